@@ -1,0 +1,133 @@
+//! The configuration: what `/etc/balance/balance.toml` says, checked.
+
+use std::net::{Ipv4Addr, Ipv6Addr, IpAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How the ISPs share the flows.
+    pub mode: Mode,
+    /// How the programs are attached to devices.
+    pub attach: Attach,
+    /// The ISPs, in the order of the file; at least one.
+    pub isps: Vec<IspConfig>,
+    /// The LANs, in the order of the file; none on a standalone host.
+    pub lans: Vec<LanConfig>,
+    /// The bits of the mark that are ours.
+    pub mark_mask: u32,
+    /// Where our routing tables and rules go.
+    pub routing: RoutingConfig,
+    /// Extra prefixes that are never balanced.
+    pub local: Vec<IpNet>,
+}
+
+/// How the ISPs share the flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// By weight, over all ISPs of the best tier.
+    #[default]
+    Balanced,
+    /// All by the best ISP: the lowest tier, then the highest weight, then the first in the file.
+    Failover,
+}
+
+/// How the eBPF programs are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attach {
+    /// tcx where the kernel has it (6.6), clsact elsewhere.
+    #[default]
+    Auto,
+    /// tcx links.
+    Tcx,
+    /// Filters of a clsact qdisc.
+    Clsact,
+}
+
+/// One ISP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IspConfig {
+    /// Its name, such as `CABLE`.
+    pub name: String,
+    /// Its device, which need not exist yet.
+    pub device: String,
+    /// Its share of the flows, against the weights of the others: 1 to 1000.
+    pub weight: u16,
+    /// Lower tiers are used first; a higher one only when no ISP of a lower one is up.
+    pub tier: u8,
+    /// The IPv4 gateway, if it is not to be found.
+    pub gateway_v4: Option<Ipv4Addr>,
+    /// The IPv6 gateway, if it is not to be found.
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// What to ping to see whether it works. Empty: carrier alone decides.
+    pub targets: Vec<IpAddr>,
+    /// When it counts as down and as up.
+    pub monitor: MonitorConfig,
+}
+
+/// One LAN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanConfig {
+    /// Its name.
+    pub name: String,
+    /// Its device, which need not exist yet.
+    pub device: String,
+}
+
+/// When an ISP counts as down and as up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// Time between rounds of probes while all is well.
+    pub interval: Duration,
+    /// Time between rounds while the ISP is suspect.
+    pub suspect_interval: Duration,
+    /// The longest time an answer may take before its probe counts as lost; less where answers are usually quick.
+    pub timeout: Duration,
+    /// So many targets must answer for a round to be good.
+    pub quorum: usize,
+    /// So many bad rounds in a row, counted from the first doubt, take a suspect ISP down.
+    pub down_after: u32,
+    /// An ISP that was down is used again after answering for so long.
+    pub up_after: Duration,
+    /// Packets sent for so long with nothing received make an ISP suspect.
+    pub silence: Duration,
+    /// An ISP that goes down again within this time of coming back is flapping: each time doubles its `up_after`.
+    pub flap_window: Duration,
+    /// The longest that flapping can make `up_after`.
+    pub up_after_max: Duration,
+}
+
+impl Default for MonitorConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            suspect_interval: Duration::from_millis(100),
+            timeout: Duration::from_secs(1),
+            quorum: 1,
+            down_after: 3,
+            up_after: Duration::from_secs(5),
+            silence: Duration::from_millis(300),
+            flap_window: Duration::from_secs(300),
+            up_after_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Where our routing tables and rules go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutingConfig {
+    /// The table of the balanced default; an ISP's table is this plus its id.
+    pub table: u32,
+    /// The first of our 1000 rule priorities.
+    pub priority: u32,
+}
+
+impl Default for RoutingConfig {
+    fn default() -> Self {
+        Self { table: 1000, priority: 10_000 }
+    }
+}

@@ -1,0 +1,8 @@
+//! The daemon and the CLI of balance.
+//!
+//! Events (netlink, probes, the control socket, signals, timers) go into a pure [`core`]; out come a
+//! [`core::plan::Plan`] of what the kernel should look like, and effects. Everything else here is the thin shell
+//! that feeds the one and carries out the other.
+
+pub mod config;
+pub mod core;
