@@ -1,0 +1,207 @@
+//! The layout of the maps' keys and values. All integers are in host byte order, all addresses in network
+//! byte order. A change here is a change of [`ABI`].
+
+use crate::{Address, BUCKETS, Family, MAX_ISPS};
+
+/// The version of all layouts here; the maps are pinned in a folder of this name.
+pub const ABI: u32 = 1;
+
+/// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
+pub const ISP_ENTRIES: u32 = MAX_ISPS as u32 + 1;
+
+/// The value of `BUCKETS`: a whole selection table, an ISP's id (or 0, no ISP) in each slot. One update replaces
+/// it; there are two copies a family and `ACTIVE` names the one in force.
+pub type BucketTable = [u8; BUCKETS];
+
+/// The entry of `BUCKETS` that holds a copy (0 or 1) of a family's table.
+#[must_use]
+pub const fn bucket_copy(family: Family, copy: u32) -> u32 {
+    family as u32 * 2 + (copy & 1)
+}
+
+/// Entries of `BUCKETS`.
+pub const BUCKET_COPIES: u32 = 4;
+
+/// The value of `SETTINGS`, a single entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Seeds the flow hash; drawn once, kept as long as the pins live.
+    pub seed: u64,
+    /// The bits of the mark that are ours.
+    pub mark_mask: u32,
+    /// The routing table of the balanced default, so that `stop` finds it without the daemon.
+    pub table: u32,
+    /// The first rule priority, likewise.
+    pub priority: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// The value of `DEVICES`, by device index: what a device is to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Device {
+    /// The ISP's id; 0 for a LAN.
+    pub isp: u8,
+    /// 1 where packets begin with an Ethernet header, 0 where they begin with IP.
+    pub ethernet: u8,
+}
+
+/// The key of `LOCAL` (beside its prefix length in bits, where IPv4 prefixes are 96 longer).
+pub type LocalKey = [u8; 16];
+
+/// What became of a packet from a LAN; the index in `VERDICTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Verdict {
+    /// Stamped with an ISP's mark.
+    Steered = 0,
+    /// For a local prefix: left alone.
+    Local = 1,
+    /// Truncated or malformed: left alone.
+    Unparsable = 2,
+    /// Not IP: left alone.
+    NotIp = 3,
+    /// No ISP can take it: left alone, the main table decides.
+    NoIsp = 4,
+}
+
+impl Verdict {
+    /// Entries of `VERDICTS`.
+    pub const COUNT: u32 = 5;
+}
+
+/// The value of `VERDICTS`, one for each CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, link-layer headers included.
+    pub bytes: u64,
+}
+
+/// The value of `COUNTERS`, by ISP, one for each CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct IspCounters {
+    /// What was steered to the ISP.
+    pub steered: Count,
+    /// What was sent by its device.
+    pub tx: Count,
+    /// What was received on its device for this machine or whom it forwards for.
+    pub rx: Count,
+    /// Flows among what was steered: how often a packet was of a flow not seen lately.
+    pub new_flows: u64,
+}
+
+/// The value of `ISPS`: what the daemon knows of an ISP that must outlive it, for `status` and for the next daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct IspEntry {
+    /// The name, filled up with zeros; empty where there is no ISP of this id.
+    pub name: [u8; 32],
+    /// The device's name, filled up with zeros.
+    pub device: [u8; 16],
+    /// The IPv6 gateway, or zeros.
+    pub gateway_v6: [u8; 16],
+    /// The IPv4 gateway, or zeros.
+    pub gateway_v4: [u8; 4],
+    /// The device's index, 0 if there is no such device.
+    pub index: u32,
+    /// When the state was entered, in milliseconds of the Unix epoch.
+    pub since: u64,
+    /// The weight in force.
+    pub weight: u16,
+    /// The weight that the config had when that was set: a changed config takes over again.
+    pub configured_weight: u16,
+    /// The tier.
+    pub tier: u8,
+    /// [`IspState`] as a whole.
+    pub state: u8,
+    /// [`IspState`] in each family.
+    pub states: [u8; 2],
+    /// [`Forced`].
+    pub forced: u8,
+    /// Whether flows of each family can be steered to it.
+    pub usable: [u8; 2],
+    /// When it went down among those that are: 1 is the first, 0 is not down.
+    pub down_order: [u8; 2],
+    /// Always 0.
+    pub padding: [u8; 3],
+}
+
+/// The state of an ISP, as stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum IspState {
+    /// Not known yet.
+    #[default]
+    Unknown = 0,
+    /// It works.
+    Up = 1,
+    /// In doubt, but in use.
+    Suspect = 2,
+    /// It does not work.
+    Down = 3,
+}
+
+/// What the operator wants of an ISP, whatever its health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Forced {
+    /// Health decides.
+    #[default]
+    No = 0,
+    /// In use.
+    Up = 1,
+    /// Not in use.
+    Down = 2,
+}
+
+impl From<u8> for IspState {
+    fn from(number: u8) -> Self {
+        match number {
+            1 => Self::Up,
+            2 => Self::Suspect,
+            3 => Self::Down,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl From<u8> for Forced {
+    fn from(number: u8) -> Self {
+        match number {
+            1 => Self::Up,
+            2 => Self::Down,
+            _ => Self::No,
+        }
+    }
+}
+
+/// The key of `LOCAL` for a prefix: its bytes and its length in bits.
+#[must_use]
+pub fn local_key(address: core::net::IpAddr, length: u8) -> (LocalKey, u32) {
+    let mapped = if address.is_ipv4() { 96 } else { 0 };
+    (Address::from(address).0, mapped + u32::from(length))
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    #![expect(unsafe_code, reason = "aya wants to know that these types are plain old data")]
+
+    use super::{Count, Device, IspCounters, IspEntry, Settings};
+
+    // SAFETY: all are repr(C), of integers only, without padding that is not a field.
+    unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Device {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Count {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for IspCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for IspEntry {}
+}

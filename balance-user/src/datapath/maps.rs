@@ -1,0 +1,185 @@
+//! The pinned maps, typed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use balance_common::layout::{
+    BucketTable, Count, Device, IspCounters, IspEntry, LocalKey, Settings, Verdict, bucket_copy, local_key,
+};
+use balance_common::{Family, IspId};
+use ipnet::IpNet;
+
+use super::{DatapathError, Pins};
+
+/// What the maps should hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapPlan {
+    /// What holds for the whole instance; the seed is the maps' own.
+    pub settings: Settings,
+    /// The ISPs; all other entries are emptied.
+    pub isps: BTreeMap<IspId, IspEntry>,
+    /// The selection tables.
+    pub tables: BTreeMap<Family, BucketTable>,
+    /// Prefixes that are never balanced.
+    pub local: BTreeSet<IpNet>,
+    /// What the devices are to us, by index.
+    pub devices: BTreeMap<u32, Device>,
+}
+
+/// An instance's maps.
+pub struct Maps {
+    settings: Array<MapData, Settings>,
+    devices: HashMap<MapData, u32, Device>,
+    local: LpmTrie<MapData, LocalKey, u8>,
+    buckets: Array<MapData, BucketTable>,
+    active: Array<MapData, u32>,
+    isps: Array<MapData, IspEntry>,
+    counters: PerCpuArray<MapData, IspCounters>,
+    verdicts: PerCpuArray<MapData, Count>,
+}
+
+impl Maps {
+    /// Opens the maps by their pins.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        Ok(Self {
+            settings: open(pins, "SETTINGS", Map::Array)?,
+            devices: open(pins, "DEVICES", Map::HashMap)?,
+            local: open(pins, "LOCAL", Map::LpmTrie)?,
+            buckets: open(pins, "BUCKETS", Map::Array)?,
+            active: open(pins, "ACTIVE", Map::Array)?,
+            isps: open(pins, "ISPS", Map::Array)?,
+            counters: open(pins, "COUNTERS", Map::PerCpuArray)?,
+            verdicts: open(pins, "VERDICTS", Map::PerCpuArray)?,
+        })
+    }
+
+    /// The settings in force; all zero in maps that are new.
+    pub fn settings(&self) -> Result<Settings, DatapathError> {
+        self.settings.get(&0, 0).map_err(map_error("SETTINGS"))
+    }
+
+    /// The ISPs that have an entry.
+    pub fn isps(&self) -> Result<BTreeMap<IspId, IspEntry>, DatapathError> {
+        IspId::all()
+            .map(|isp| Ok((isp, self.isps.get(&u32::from(isp.get()), 0).map_err(map_error("ISPS"))?)))
+            .filter(|entry| !entry.as_ref().is_ok_and(|(_, entry)| entry.name == [0; 32]))
+            .collect()
+    }
+
+    /// The table in force.
+    pub fn table(&self, family: Family) -> Result<BucketTable, DatapathError> {
+        let copy = self.active(family)?;
+        self.buckets.get(&bucket_copy(family, copy), 0).map_err(map_error("BUCKETS"))
+    }
+
+    /// What an ISP has carried, summed over the CPUs.
+    pub fn counters(&self, isp: IspId) -> Result<IspCounters, DatapathError> {
+        let values = self.counters.get(&u32::from(isp.get()), 0).map_err(map_error("COUNTERS"))?;
+        Ok(values.iter().fold(IspCounters::default(), |sum, one| IspCounters {
+            steered: add(sum.steered, one.steered),
+            tx: add(sum.tx, one.tx),
+            rx: add(sum.rx, one.rx),
+            new_flows: sum.new_flows.wrapping_add(one.new_flows),
+        }))
+    }
+
+    /// What became of the packets from the LANs, summed over the CPUs.
+    pub fn verdict(&self, verdict: Verdict) -> Result<Count, DatapathError> {
+        let values = self.verdicts.get(&(verdict as u32), 0).map_err(map_error("VERDICTS"))?;
+        Ok(values.iter().fold(Count::default(), |sum, one| add(sum, *one)))
+    }
+
+    /// Makes the maps hold what the plan says, the tables first: they are what takes new flows off a dead ISP.
+    /// Nothing is written that is so already.
+    pub fn apply(&mut self, plan: &MapPlan) -> Result<(), DatapathError> {
+        let before = self.settings()?;
+        let seed = if before.seed == 0 { random_seed() } else { before.seed };
+        let settings = Settings { seed, ..plan.settings };
+        if settings != before {
+            self.settings.set(0, settings, 0).map_err(map_error("SETTINGS"))?;
+        }
+        for (&family, table) in &plan.tables {
+            self.apply_table(family, table)?;
+        }
+        self.apply_devices(&plan.devices)?;
+        self.apply_isps(&plan.isps)?;
+        self.apply_local(&plan.local)
+    }
+
+    /// Writes the idle copy and flips the index.
+    fn apply_table(&mut self, family: Family, table: &BucketTable) -> Result<(), DatapathError> {
+        let active = self.active(family)?;
+        let in_force = self.buckets.get(&bucket_copy(family, active), 0).map_err(map_error("BUCKETS"))?;
+        if in_force == *table {
+            return Ok(());
+        }
+        let idle = (active & 1) ^ 1;
+        self.buckets.set(bucket_copy(family, idle), table, 0).map_err(map_error("BUCKETS"))?;
+        self.active.set(family as u32, idle, 0).map_err(map_error("ACTIVE"))
+    }
+
+    fn apply_isps(&mut self, plan: &BTreeMap<IspId, IspEntry>) -> Result<(), DatapathError> {
+        for isp in IspId::all() {
+            let wanted = plan.get(&isp).copied().unwrap_or_default();
+            let index = u32::from(isp.get());
+            if self.isps.get(&index, 0).map_err(map_error("ISPS"))? != wanted {
+                self.isps.set(index, wanted, 0).map_err(map_error("ISPS"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_devices(&mut self, plan: &BTreeMap<u32, Device>) -> Result<(), DatapathError> {
+        for (&index, &device) in plan {
+            if self.devices.get(&index, 0).ok() != Some(device) {
+                self.devices.insert(index, device, 0).map_err(map_error("DEVICES"))?;
+            }
+        }
+        let stale: Vec<u32> = self.devices.keys().flatten().filter(|index| !plan.contains_key(index)).collect();
+        for index in stale {
+            self.devices.remove(&index).map_err(map_error("DEVICES"))?;
+        }
+        Ok(())
+    }
+
+    fn apply_local(&mut self, plan: &BTreeSet<IpNet>) -> Result<(), DatapathError> {
+        let wanted: BTreeSet<(LocalKey, u32)> =
+            plan.iter().map(|net| local_key(net.network(), net.prefix_len())).collect();
+        let present: BTreeSet<(LocalKey, u32)> =
+            self.local.keys().flatten().map(|key| (key.data(), key.prefix_len())).collect();
+        for &(data, length) in wanted.difference(&present) {
+            self.local.insert(&Key::new(length, data), 1, 0).map_err(map_error("LOCAL"))?;
+        }
+        for &(data, length) in present.difference(&wanted) {
+            self.local.remove(&Key::new(length, data)).map_err(map_error("LOCAL"))?;
+        }
+        Ok(())
+    }
+
+    fn active(&self, family: Family) -> Result<u32, DatapathError> {
+        self.active.get(&(family as u32), 0).map_err(map_error("ACTIVE"))
+    }
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(
+    pins: &Pins,
+    name: &'static str,
+    kind: fn(MapData) -> Map,
+) -> Result<T, DatapathError> {
+    MapData::from_pin(pins.map(name)).and_then(|data| T::try_from(kind(data))).map_err(map_error(name))
+}
+
+fn map_error(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+    move |source| DatapathError::Map { name, source: Box::new(source) }
+}
+
+fn add(a: Count, b: Count) -> Count {
+    Count { packets: a.packets.wrapping_add(b.packets), bytes: a.bytes.wrapping_add(b.bytes) }
+}
+
+/// A seed that nobody outside can guess, so that nobody can choose his ISP; never 0, which says "none yet".
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish() | 1
+}
