@@ -13,6 +13,7 @@ use crate::config::{DEFAULT_PATH, WEIGHTS};
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(
     name = "balance-user",
+    bin_name = "balance-user",
     version,
     disable_help_subcommand = true,
     arg_required_else_help = true,
@@ -226,7 +227,7 @@ Exit codes:
 Files:
   /etc/balance/balance.toml               the config
   /run/balance/INSTANCE/control.sock      where the daemon listens
-  /sys/fs/bpf/balance/INSTANCE/           what goes on balancing in the kernel when the daemon is gone";
+  /sys/fs/bpf/balance/INSTANCE/           what balances on while the daemon is gone";
 
 #[cfg(test)]
 mod tests {
@@ -328,7 +329,9 @@ mod tests {
         for line in ["--help", "-h"] {
             let help = parsed(line).unwrap_err();
             assert_eq!(help.exit_code, 0);
-            for part in ["run", "set-weight", "Examples:", "Exit codes:", "balance.toml"] {
+            for part in
+                ["Usage: balance-user", "run", "set-weight", "Examples:", "Exit codes:", "balance.toml"]
+            {
                 assert!(help.text.contains(part), "{line} lacks {part}:\n{}", help.text);
             }
         }

@@ -80,7 +80,9 @@ pub(super) fn mark_mask(mask: u32, isps: usize) -> Result<u32, String> {
         return Err("mask must have one run of adjacent bits, such as 0x3f00".to_owned());
     }
     if usize::try_from(ids).is_ok_and(|ids| ids < isps) {
-        return Err(format!("mask has room for {ids} ISPs but there are {isps}: give it more bits"));
+        return Err(format!(
+            "mask has room for the ids up to {ids} but there are {isps} ISPs: give it more bits"
+        ));
     }
     Ok(mask)
 }

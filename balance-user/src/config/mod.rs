@@ -154,7 +154,8 @@ pub struct RoutingConfig {
     pub priority: u32,
 }
 
-const _: () = assert!(RoutingConfig::TABLES as usize == 1 + balance_common::MAX_ISPS, "one table for each id");
+const _: () =
+    assert!(RoutingConfig::TABLES as usize == 1 + balance_common::MAX_ISPS, "one table for each id");
 
 impl RoutingConfig {
     /// How many tables we may use: the balanced default, and one for each ISP there can be.

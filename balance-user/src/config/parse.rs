@@ -215,7 +215,7 @@ fn unreachable_quorum(isp: &str, quorum: usize, targets: &[IpAddr]) -> Option<St
     [("IPv4", v4), ("IPv6", targets.len() - v4)].into_iter().find(|&(_, n)| n > 0 && n < quorum).map(
         |(family, n)| {
             format!(
-                "{isp} has a quorum of {quorum} but an {family} target count of {n}: lower it or add targets"
+                "the quorum of {isp} is {quorum} but its {family} targets are only {n}: lower it or add targets"
             )
         },
     )
