@@ -1,9 +1,27 @@
 //! The configuration: what `/etc/balance/balance.toml` says, checked.
+//!
+//! [`Config::parse`] goes from text to checked types in one step, so nothing else has to check again. Whatever is
+//! wrong becomes a [`ConfigError`] that points at it.
 
-use std::net::{Ipv4Addr, Ipv6Addr, IpAddr};
+mod check;
+mod error;
+mod parse;
+mod reader;
+pub mod save;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use self::error::{ConfigError, Fault};
+
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/balance/balance.toml";
+
+/// The weights an ISP can have, lowest and highest.
+pub const WEIGHTS: (u16, u16) = (1, 1000);
 
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +34,7 @@ pub struct Config {
     pub isps: Vec<IspConfig>,
     /// The LANs, in the order of the file; none on a standalone host.
     pub lans: Vec<LanConfig>,
-    /// The bits of the mark that are ours.
+    /// The bits of the mark that are ours: adjacent, and enough for the ids of all ISPs.
     pub mark_mask: u32,
     /// Where our routing tables and rules go.
     pub routing: RoutingConfig,
@@ -24,9 +42,20 @@ pub struct Config {
     pub local: Vec<IpNet>,
 }
 
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&error::read(path)?, path)
+    }
+
+    /// Checks a text. The path is only named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        parse::config(text).map_err(|problem| problem.locate(text, path))
+    }
+}
+
 /// How the ISPs share the flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// By weight, over all ISPs of the best tier.
     #[default]
@@ -36,8 +65,7 @@ pub enum Mode {
 }
 
 /// How the eBPF programs are attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attach {
     /// tcx where the kernel has it (6.6), clsact elsewhere.
     #[default]
@@ -111,8 +139,8 @@ impl Default for MonitorConfig {
             down_after: 3,
             up_after: Duration::from_secs(5),
             silence: Duration::from_millis(300),
-            flap_window: Duration::from_secs(300),
-            up_after_max: Duration::from_secs(300),
+            flap_window: Duration::from_mins(5),
+            up_after_max: Duration::from_mins(5),
         }
     }
 }
@@ -124,6 +152,14 @@ pub struct RoutingConfig {
     pub table: u32,
     /// The first of our 1000 rule priorities.
     pub priority: u32,
+}
+
+const _: () =
+    assert!(RoutingConfig::TABLES as usize == 1 + balance_common::MAX_ISPS, "one table for each id");
+
+impl RoutingConfig {
+    /// How many tables we may use: the balanced default, and one for each ISP there can be.
+    pub const TABLES: u32 = 64;
 }
 
 impl Default for RoutingConfig {

@@ -1,0 +1,265 @@
+//! What `status` tells: one structure, from which both the JSON and the text are made.
+
+mod text;
+
+use std::fmt;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::text::{render, render_short};
+
+/// The state of an instance. This is the JSON of `status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Which instance this is.
+    pub instance: String,
+    /// Whether its daemon is there.
+    pub daemon: Daemon,
+    /// The ISPs, in the order of the config.
+    pub isps: Vec<Isp>,
+}
+
+/// Whether the daemon is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Its process id; none if it is not running.
+    pub pid: Option<u32>,
+    /// Whether it answers.
+    pub running: bool,
+}
+
+/// One ISP. `None`, null in JSON, is what is not known, be it that only the daemon knows and is not running.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Isp {
+    /// Its name.
+    pub name: String,
+    /// Its device.
+    pub device: String,
+    /// Whether it works.
+    pub state: State,
+    /// What `up` or `down` have forced it to be.
+    pub forced: Option<Forced>,
+    /// Its weight against those of the others.
+    pub weight: Option<u16>,
+    /// Its tier.
+    pub tier: Option<u8>,
+    /// Its part of the new flows as of now, 0 to 1.
+    #[serde(serialize_with = "rounded")]
+    pub share: f64,
+    /// Its IPv4 gateway, or else its IPv6 gateway; none on a point-to-point device.
+    pub gateway: Option<String>,
+    /// The round trip of its probes, in milliseconds.
+    #[serde(serialize_with = "rounded_option")]
+    pub rtt_ms: Option<f64>,
+    /// How much that varies, in milliseconds.
+    #[serde(serialize_with = "rounded_option")]
+    pub jitter_ms: Option<f64>,
+    /// How many of its recent probes were lost, 0 to 100.
+    #[serde(serialize_with = "rounded_option")]
+    pub loss_percent: Option<f64>,
+    /// How many flows were steered to it.
+    pub flows: Option<u64>,
+    /// Packets sent by it.
+    pub tx_packets: Option<u64>,
+    /// Bytes sent by it.
+    pub tx_bytes: Option<u64>,
+    /// Packets received by it.
+    pub rx_packets: Option<u64>,
+    /// Bytes received by it.
+    pub rx_bytes: Option<u64>,
+    /// Since when it has been in this state; RFC 3339 in UTC, to the second.
+    #[serde(with = "rfc3339")]
+    pub since: Option<SystemTime>,
+    /// Why it is in this state, if there is anything to say.
+    pub reason: Option<String>,
+}
+
+/// Whether an ISP works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not known yet.
+    Unknown,
+    /// It works.
+    Up,
+    /// It worked, and there is doubt.
+    Suspect,
+    /// It does not work.
+    Down,
+}
+
+/// What an ISP is forced to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forced {
+    /// Used, whatever its probes say.
+    Up,
+    /// Not used, whatever its probes say.
+    Down,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// The report for programs.
+pub fn render_json(report: &Report) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(report).map(|json| json + "\n")
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn rounded<S: serde::Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((number * 1e4).round() / 1e4)
+}
+
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn rounded_option<S: serde::Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) => rounded(number, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Times as RFC 3339 in UTC, to the second.
+mod rfc3339 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// The first second of the year 10000, which the format has no digits for.
+    const END: u64 = 253_402_300_800;
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let expressible =
+            |time: &SystemTime| time.duration_since(UNIX_EPOCH).is_ok_and(|since| since.as_secs() < END);
+        match time.filter(expressible) {
+            Some(time) => serializer.collect_str(&humantime::format_rfc3339_seconds(time)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| humantime::parse_rfc3339(&text).map_err(Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod samples {
+    use std::time::Duration;
+
+    use super::*;
+
+    pub(super) const DAY: u64 = 86_400;
+
+    pub(super) fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY)
+    }
+
+    pub(super) fn isp(name: &str, device: &str) -> Isp {
+        Isp {
+            name: name.to_owned(),
+            device: device.to_owned(),
+            state: State::Up,
+            forced: None,
+            weight: Some(1),
+            tier: Some(1),
+            share: 0.5,
+            gateway: None,
+            rtt_ms: None,
+            jitter_ms: None,
+            loss_percent: None,
+            flows: None,
+            tx_packets: None,
+            tx_bytes: None,
+            rx_packets: None,
+            rx_bytes: None,
+            since: None,
+            reason: None,
+        }
+    }
+
+    pub(super) fn report() -> Report {
+        Report {
+            instance: "main".to_owned(),
+            daemon: Daemon { pid: Some(123), running: true },
+            isps: vec![
+                Isp {
+                    weight: Some(3),
+                    share: 0.75,
+                    gateway: Some("192.0.2.1".to_owned()),
+                    rtt_ms: Some(12.4),
+                    jitter_ms: Some(2.04),
+                    loss_percent: Some(0.0),
+                    flows: Some(412),
+                    since: Some(now() - Duration::from_secs(3 * DAY + 2 * 3600)),
+                    ..isp("CABLE", "eth0")
+                },
+                Isp {
+                    state: State::Suspect,
+                    share: 0.25,
+                    rtt_ms: Some(180.0),
+                    jitter_ms: Some(40.0),
+                    loss_percent: Some(8.3),
+                    flows: Some(97),
+                    since: Some(now() - Duration::from_mins(4)),
+                    reason: Some("1.1.1.1 does not answer".to_owned()),
+                    ..isp("DSL", "ppp0")
+                },
+                Isp { tier: Some(2), share: 0.0, ..isp("LTE", "wwan0") },
+            ],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::samples::{now, report};
+    use super::*;
+
+    #[test]
+    fn the_json_has_every_field_in_order_and_null_for_what_is_not_known() {
+        let mut report = report();
+        report.isps.truncate(1);
+        report.isps[0].share = 1.0 / 3.0;
+        report.isps[0].tx_bytes = Some(u64::MAX);
+        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"since":"2024-10-00","reason":null}]}"#;
+        let since = humantime::format_rfc3339_seconds(report.isps[0].since.unwrap()).to_string();
+        assert!(since.ends_with("T22:00:00Z"), "{since}");
+        assert_eq!(serde_json::to_string(&report).unwrap(), expected.replace("2024-10-00", &since));
+    }
+
+    #[test]
+    fn a_report_survives_the_way_through_json() {
+        let json = render_json(&report()).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report());
+    }
+
+    #[test]
+    fn times_that_rfc_3339_cannot_say_are_null() {
+        for time in
+            [SystemTime::UNIX_EPOCH - Duration::from_secs(1), now() + Duration::from_hours(100_000_000)]
+        {
+            let mut report = report();
+            report.isps[0].since = Some(time);
+            assert!(render_json(&report).unwrap().contains(r#""since": null"#));
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! From TOML to a checked [`Config`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use balance_common::MAX_ISPS;
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use super::error::Problem;
+use super::reader::{Item, Table, syntax};
+use super::{Attach, Config, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig, WEIGHTS, check};
+
+const TOP_KEYS: &[&str] = &["mode", "attach", "local", "isp", "lan", "monitor", "mark", "routing"];
+const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
+const LAN_KEYS: &[&str] = &["name", "device"];
+const MONITOR_KEYS: &[&str] = &[
+    "interval",
+    "suspect_interval",
+    "timeout",
+    "quorum",
+    "down_after",
+    "up_after",
+    "silence",
+    "flap_window",
+    "up_after_max",
+];
+
+/// What is pinged unless the config says otherwise: two operators, both families.
+const DEFAULT_TARGETS: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
+    IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9)),
+    IpAddr::V6(Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111)),
+    IpAddr::V6(Ipv6Addr::new(0x2620, 0xfe, 0, 0, 0, 0, 0, 9)),
+];
+
+/// Six bits, for 63 ISPs, away from the lowest ones, which others like to use.
+const DEFAULT_MARK_MASK: u32 = 0x3f00;
+
+const SHORTEST: Duration = Duration::from_millis(10);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// The configuration that a text describes.
+pub(super) fn config(text: &str) -> Result<Config, Problem> {
+    let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
+    let top = Table::new("the top level", TOP_KEYS, document.get_ref(), 0..0)?;
+    let mode = top.choice("mode", &[("balanced", Mode::Balanced), ("failover", Mode::Failover)])?;
+    let attach =
+        top.choice("attach", &[("auto", Attach::Auto), ("tcx", Attach::Tcx), ("clsact", Attach::Clsact)])?;
+    let local = top.get("local").map_or(Ok(Vec::new()), local)?;
+    let monitor_table = top.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
+    let monitor = merged_monitor(MonitorConfig::default(), monitor_table.as_ref())?;
+    let mut taken = Taken::default();
+
+    let isp_tables = top.get("isp").map_or(Ok(Vec::new()), |item| item.tables(ISP_KEYS))?;
+    if isp_tables.is_empty() {
+        return Err(top.problem("there is no ISP: add an [[isp]] with a name and a device"));
+    }
+    if let Some(table) = isp_tables.get(MAX_ISPS) {
+        return Err(table.problem(format!("there can be at most {MAX_ISPS} ISPs: remove this one")));
+    }
+    let general_quorum = monitor_table.as_ref().and_then(|table| table.get("quorum"));
+    let isps = isp_tables
+        .iter()
+        .map(|table| isp(table, &monitor, general_quorum, &mut taken))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let lan_tables = top.get("lan").map_or(Ok(Vec::new()), |item| item.tables(LAN_KEYS))?;
+    let lans = lan_tables.iter().map(|table| lan(table, &mut taken)).collect::<Result<Vec<_>, _>>()?;
+
+    let mark_mask = mark_mask(&top, isps.len())?;
+    Ok(Config { mode, attach, isps, lans, mark_mask, routing: routing(&top)?, local })
+}
+
+/// The names and devices that are taken.
+#[derive(Default)]
+struct Taken {
+    /// In lower case, as case does not set names apart.
+    names: BTreeSet<String>,
+    /// With what has them.
+    devices: BTreeMap<String, String>,
+}
+
+impl Taken {
+    /// The name and the device of an ISP or a LAN (`kind`), which nothing else may have.
+    fn take(&mut self, kind: &str, table: &Table<'_>) -> Result<(String, String), Problem> {
+        let name_item = table.need("name", "name = \"CABLE\" or what you call it")?;
+        let name = name_item.text(check::name)?;
+        if !self.names.insert(name.to_ascii_lowercase()) {
+            let message =
+                format!("the name {name} is taken: give each ISP and LAN its own (case does not count)");
+            return Err(name_item.problem(message));
+        }
+        let device_item = table.need("device", "device = \"eth0\" or what `ip link` calls it")?;
+        let device = device_item.text(check::device)?;
+        if let Some(owner) = self.devices.insert(device.clone(), format!("{kind} {name}")) {
+            let message = format!("the device {device} belongs to {owner}: give each ISP and LAN its own");
+            return Err(device_item.problem(message));
+        }
+        Ok((name, device))
+    }
+}
+
+/// One `[[isp]]`; `general_quorum` is what `[monitor]` says.
+fn isp(
+    table: &Table<'_>,
+    monitor: &MonitorConfig,
+    general_quorum: Option<Item<'_>>,
+    taken: &mut Taken,
+) -> Result<IspConfig, Problem> {
+    let (name, device) = taken.take("ISP", table)?;
+    let weight = table.number("weight", WEIGHTS, 1)?;
+    let tier = table.number("tier", (1, 255), 1)?;
+    let (gateway_v4, gateway_v6) = table.get("gateway").map_or(Ok((None, None)), gateways)?;
+    let targets_item = table.get("targets");
+    let targets = targets_item.map_or(Ok(DEFAULT_TARGETS.to_vec()), targets)?;
+    let own = table.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
+    let monitor = merged_monitor(monitor.clone(), own.as_ref())?;
+
+    // A quorum beyond one needs somebody to have asked for it; the one closest to this ISP is to blame.
+    let own_quorum = own.as_ref().and_then(|own| own.get("quorum"));
+    if let Some(message) = unreachable_quorum(&name, monitor.quorum, &targets)
+        && let Some(culprit) = own_quorum.or(targets_item).or(general_quorum)
+    {
+        return Err(culprit.problem(message));
+    }
+    Ok(IspConfig { name, device, weight, tier, gateway_v4, gateway_v6, targets, monitor })
+}
+
+/// One `[[lan]]`.
+fn lan(table: &Table<'_>, taken: &mut Taken) -> Result<LanConfig, Problem> {
+    let (name, device) = taken.take("LAN", table)?;
+    Ok(LanConfig { name, device })
+}
+
+/// The gateways: at most one of each family.
+fn gateways(item: Item<'_>) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Problem> {
+    let (mut v4, mut v6) = (None, None);
+    for item in item.one_or_more()? {
+        let twice = match item.text(|text| check::host("gateway", text))? {
+            IpAddr::V4(address) => v4.replace(address).is_some(),
+            IpAddr::V6(address) => v6.replace(address).is_some(),
+        };
+        if twice {
+            return Err(item.problem("gateway can be one IPv4 and one IPv6 address: remove this one"));
+        }
+    }
+    if v4.is_none() && v6.is_none() {
+        return Err(item.problem("gateway has no address: add one, or remove the key to have it found"));
+    }
+    Ok((v4, v6))
+}
+
+/// What to ping.
+fn targets(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
+    let mut targets = Vec::new();
+    for item in item.list()? {
+        let target = item.text(|text| check::host("targets", text))?;
+        if targets.contains(&target) {
+            return Err(item.problem("targets has this address twice: remove one"));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+/// The prefixes that are not balanced.
+fn local(item: Item<'_>) -> Result<Vec<IpNet>, Problem> {
+    item.list()?.map(|item| item.text(check::prefix)).collect()
+}
+
+/// `base` with what a `[monitor]` table says instead. `base` must be consistent; so is what comes out.
+fn merged_monitor(base: MonitorConfig, table: Option<&Table<'_>>) -> Result<MonitorConfig, Problem> {
+    let Some(table) = table else { return Ok(base) };
+    let merged = MonitorConfig {
+        interval: table.duration("interval", (SHORTEST, HOUR), base.interval)?,
+        suspect_interval: table.duration("suspect_interval", (SHORTEST, HOUR), base.suspect_interval)?,
+        timeout: table.duration("timeout", (SHORTEST, MINUTE), base.timeout)?,
+        quorum: table.number("quorum", (1, 255), base.quorum)?,
+        down_after: table.number("down_after", (1, 1000), base.down_after)?,
+        up_after: table.duration("up_after", (SHORTEST, DAY), base.up_after)?,
+        silence: table.duration("silence", (SHORTEST, HOUR), base.silence)?,
+        flap_window: table.duration("flap_window", (SHORTEST, DAY), base.flap_window)?,
+        up_after_max: table.duration("up_after_max", (SHORTEST, DAY), base.up_after_max)?,
+    };
+    in_order(table, ("suspect_interval", merged.suspect_interval), ("interval", merged.interval))?;
+    in_order(table, ("up_after", merged.up_after), ("up_after_max", merged.up_after_max))?;
+    Ok(merged)
+}
+
+/// The first duration must not be longer than the second. If it is, the table has at least one of them.
+fn in_order<'a>(
+    table: &Table<'a>,
+    (shorter, short): (&'a str, Duration),
+    (longer, long): (&'a str, Duration),
+) -> Result<(), Problem> {
+    if short <= long {
+        return Ok(());
+    }
+    let [short, long] = [short, long].map(humantime::format_duration);
+    let message =
+        format!("{shorter} ({short}) must not be longer than {longer} ({long}): change one of them");
+    Err(match table.get(shorter).or_else(|| table.get(longer)) {
+        Some(item) => item.problem(message),
+        None => table.problem(message),
+    })
+}
+
+/// Why so many targets can never answer, if so: each family is probed and counted by itself.
+fn unreachable_quorum(isp: &str, quorum: usize, targets: &[IpAddr]) -> Option<String> {
+    let v4 = targets.iter().filter(|target| target.is_ipv4()).count();
+    [("IPv4", v4), ("IPv6", targets.len() - v4)].into_iter().find(|&(_, n)| n > 0 && n < quorum).map(
+        |(family, n)| {
+            format!(
+                "the quorum of {isp} is {quorum} but its {family} targets are only {n}: lower it or add targets"
+            )
+        },
+    )
+}
+
+/// The bits of the mark that are ours.
+fn mark_mask(top: &Table<'_>, isps: usize) -> Result<u32, Problem> {
+    let Some(mark) = top.get("mark") else { return Ok(DEFAULT_MARK_MASK) };
+    let Some(item) = mark.table(&["mask"])?.get("mask") else { return Ok(DEFAULT_MARK_MASK) };
+    check::mark_mask(item.number((0, u32::MAX))?, isps).map_err(|message| item.problem(message))
+}
+
+/// Where our routing tables and rules go.
+fn routing(top: &Table<'_>) -> Result<RoutingConfig, Problem> {
+    let default = RoutingConfig::default();
+    let Some(routing) = top.get("routing") else { return Ok(default) };
+    let routing = routing.table(&["table", "priority"])?;
+    let table = match routing.get("table") {
+        None => default.table,
+        Some(item) => check::table(item.number((0, u32::MAX))?, RoutingConfig::TABLES)
+            .map_err(|message| item.problem(message))?,
+    };
+    Ok(RoutingConfig { table, priority: routing.number("priority", (1, 31_000), default.priority)? })
+}

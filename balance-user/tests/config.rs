@@ -1,0 +1,340 @@
+//! The configuration from the outside: what is taken, what is refused and how that is shown, and what saving keeps.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
+
+#[path = "config/malformed.rs"]
+mod malformed;
+#[path = "config/properties.rs"]
+mod properties;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::time::Duration;
+
+use balance_user::config::save::{SaveError, save_weight, set_weight};
+use balance_user::config::{Attach, Config, ConfigError, Mode, MonitorConfig, RoutingConfig};
+
+const SAMPLE: &str = include_str!("../../dist/balance.toml");
+const MINIMAL: &str = "[[isp]]\nname = \"A\"\ndevice = \"a0\"\n";
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("balance.toml"))
+}
+
+#[test]
+fn the_sample_config_parses_and_shows_the_defaults() {
+    let sample = parse(SAMPLE).unwrap();
+    let isps: Vec<_> =
+        sample.isps.iter().map(|isp| (&*isp.name, &*isp.device, isp.weight, isp.tier)).collect();
+    assert_eq!(isps, [("CABLE", "eth0", 3, 1), ("DSL", "ppp0", 1, 1)]);
+    assert_eq!(sample.lans.iter().map(|lan| &*lan.device).collect::<Vec<_>>(), ["eth1"]);
+
+    let bare = parse(MINIMAL).unwrap();
+    assert_eq!(sample.isps[0].monitor, bare.isps[0].monitor);
+    assert_eq!(sample.isps[1].targets, bare.isps[0].targets);
+    assert_eq!((sample.mode, sample.attach, sample.mark_mask), (bare.mode, bare.attach, bare.mark_mask));
+    assert_eq!((sample.routing, sample.local), (bare.routing, bare.local));
+}
+
+#[test]
+fn the_sample_and_the_reference_have_every_key() {
+    const REFERENCE: &str = include_str!("../../docs/configuration.md");
+    let isp_with = |rest: &str| format!("{MINIMAL}{rest}\nx = 1\n");
+    for text in [
+        format!("x = 1\n{MINIMAL}"),
+        isp_with(""),
+        isp_with("[[lan]]"),
+        isp_with("[monitor]"),
+        isp_with("[mark]"),
+        isp_with("[routing]"),
+    ] {
+        let error = parse(&text).unwrap_err();
+        let (_, keys) = error.fault().unwrap().message.split_once(" can have ").unwrap();
+        for key in keys.split(", ") {
+            let in_sample =
+                [format!("\n{key} = "), format!("# {key} = "), format!("[{key}]"), format!("[isp.{key}]")];
+            assert!(in_sample.iter().any(|part| SAMPLE.contains(part)), "no {key} in the sample");
+            let in_reference = [format!("\n| `{key}` |"), format!("[{key}]")];
+            assert!(in_reference.iter().any(|part| REFERENCE.contains(part)), "no {key} in the reference");
+        }
+    }
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Balanced, Attach::Auto, 0x3f00));
+    assert_eq!(config.routing, RoutingConfig { table: 1000, priority: 10_000 });
+    assert!(config.lans.is_empty() && config.local.is_empty());
+    let isp = &config.isps[0];
+    assert_eq!((isp.weight, isp.tier, isp.gateway_v4, isp.gateway_v6), (1, 1, None, None));
+    assert_eq!(isp.monitor, MonitorConfig::default());
+    let targets: Vec<_> = isp.targets.iter().map(ToString::to_string).collect();
+    assert_eq!(targets, ["1.1.1.1", "9.9.9.9", "2606:4700:4700::1111", "2620:fe::9"]);
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        r#"
+        mode = "failover"
+        attach = "clsact"
+        local = ["10.9.0.0/16", "fd00::/8"]
+        monitor = { interval = "2s", quorum = 2, down_after = 7 }
+        mark.mask = 0b110
+        routing = { table = 256, priority = 1 }
+        [[isp]]
+        name = "A"
+        device = "a0"
+        weight = 1_000
+        tier = 255
+        gateway = ["fe80::1", "192.0.2.1"]
+        targets = []
+        [[isp]]
+        name = "B"
+        device = "b0"
+        gateway = "2001:db8::1"
+        [isp.monitor]
+        interval = "500ms"
+        suspect_interval = "500ms"
+        timeout = "1m"
+        up_after = "1m 30s"
+        silence = "10ms"
+        flap_window = "1day"
+        up_after_max = "90s"
+        [[lan]]
+        name = "C"
+        device = "c0"
+        "#,
+    )
+    .unwrap();
+    assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Failover, Attach::Clsact, 6));
+    assert_eq!(config.local, ["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+    assert_eq!(config.routing, RoutingConfig { table: 256, priority: 1 });
+    assert_eq!(config.lans[0].name, "C");
+    let [a, b] = &config.isps[..] else { panic!("two ISPs") };
+    assert_eq!((a.weight, a.tier, a.targets.len()), (1000, 255, 0));
+    assert_eq!((a.gateway_v4, a.gateway_v6), ("192.0.2.1".parse().ok(), "fe80::1".parse().ok()));
+    assert_eq!((b.gateway_v4, b.gateway_v6), (None, "2001:db8::1".parse().ok()));
+    let general = MonitorConfig {
+        interval: Duration::from_secs(2),
+        quorum: 2,
+        down_after: 7,
+        ..MonitorConfig::default()
+    };
+    assert_eq!(a.monitor, general);
+    let own = MonitorConfig {
+        interval: Duration::from_millis(500),
+        suspect_interval: Duration::from_millis(500),
+        timeout: Duration::from_mins(1),
+        up_after: Duration::from_secs(90),
+        silence: Duration::from_millis(10),
+        flap_window: Duration::from_hours(24),
+        up_after_max: Duration::from_secs(90),
+        ..general
+    };
+    assert_eq!(b.monitor, own);
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_are_no_error() {
+    assert_eq!(
+        parse(&format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n"))).unwrap(),
+        parse(MINIMAL).unwrap()
+    );
+}
+
+#[test]
+fn as_many_isps_as_there_are_ids_but_not_one_more() {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for number in 1..=63 {
+        writeln!(text, "[[isp]]\nname = \"I{number}\"\ndevice = \"d{number}\"").unwrap();
+    }
+    assert_eq!(parse(&text).unwrap().isps.len(), 63);
+    text.push_str("[[isp]]\nname = \"I64\"\ndevice = \"d64\"\n");
+    let error = parse(&text).unwrap_err();
+    assert_eq!(error.fault().unwrap().line, 63 * 3 + 1);
+    assert!(error.to_string().contains("at most 63 ISPs"));
+}
+
+#[test]
+fn each_malformed_config_gives_its_error_at_its_place() {
+    assert!(malformed::CASES.len() >= 100, "{} cases", malformed::CASES.len());
+    let mut names: Vec<_> = malformed::CASES.iter().map(|case| case.0).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), malformed::CASES.len(), "two cases have the same name");
+    let mut failures = Vec::new();
+    for (name, text, line, fragment) in malformed::CASES {
+        match parse(text) {
+            Ok(_) => failures.push(format!("{name}: taken")),
+            Err(error) => {
+                let fault = error.fault().unwrap();
+                let one_line = !fault.message.contains('\n');
+                if fault.line != *line || !fault.message.contains(fragment) || !one_line {
+                    failures.push(format!("{name}: wants line {line} and {fragment:?}:\n{error}"));
+                }
+                assert_points_into(&error, text);
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The caret stands under a character of its line, or right behind the last.
+fn assert_points_into(error: &ConfigError, text: &str) {
+    let fault = error.fault().unwrap();
+    let line = text.split('\n').nth(fault.line - 1).unwrap();
+    let line = line.trim_start_matches('\u{feff}').trim_end_matches('\r');
+    assert!((1..=line.chars().count() + 1).contains(&fault.column), "{error}");
+    let shown = error.to_string();
+    let carets = shown.lines().last().unwrap();
+    let length = fault.line.to_string().len() + " | ".len() + line.chars().count();
+    assert!(carets.ends_with('^'), "{shown}");
+    assert!(carets.chars().count() <= length + 1, "{shown}");
+}
+
+#[test]
+fn errors_show_the_line_with_the_place_underlined() {
+    let case = |text: &str, expected: &str| assert_eq!(parse(text).unwrap_err().to_string(), expected);
+    case(
+        "mode = \"balanced\"\n\n[[isp]]\nname = \"DSL\"\ndevice = \"ppp0\"\n\nweight = 0\n",
+        "balance.toml:7:10: weight must be between 1 and 1000\n  |\n7 | weight = 0\n  |          ^",
+    );
+    case(
+        "[[isp]]\r\nname = \"A\"\r\n\tdevise\t= \"a0\"\r\n",
+        "balance.toml:3:2: unknown key `devise`: [[isp]] can have name, device, weight, tier, gateway, targets, \
+         monitor\n  |\n3 | \tdevise\t= \"a0\"\n  | \t^^^^^^",
+    );
+    case(
+        "isp = [{ name = \"Zürich\", device = \"a0\" }]",
+        "balance.toml:1:17: name must be 1 to 31 letters, digits, `-` and `_`, and start with a letter\n  |\n\
+         1 | isp = [{ name = \"Zürich\", device = \"a0\" }]\n  |                 ^^^^^^^^",
+    );
+    case(
+        "isp = [{ name = 'Ä', device = 'a', weight = '1' }]",
+        "balance.toml:1:17: name must be 1 to 31 letters, digits, `-` and `_`, and start with a letter\n  |\n\
+         1 | isp = [{ name = 'Ä', device = 'a', weight = '1' }]\n  |                 ^^^",
+    );
+    case(
+        "[[isp]]\nname = \"A\"\ndevice = \"a0\" # größer\ntargets = [\"1.1.1.1\", \"é\"]",
+        "balance.toml:4:23: targets must be an IPv4 or IPv6 address, without prefix length or device\n  |\n\
+         4 | targets = [\"1.1.1.1\", \"é\"]\n  |                       ^^^",
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.toml");
+    let error = Config::load(&missing).unwrap_err();
+    assert!(error.fault().is_none());
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("{}: there is no such file", missing.display())), "{text}");
+    assert!(Config::load(folder.path()).unwrap_err().to_string().contains("cannot be read"));
+
+    let latin1 = folder.path().join("latin1.toml");
+    fs::write(&latin1, b"mode = \"balanced\"\n# gr\xfc\xdfe\n").unwrap();
+    let error = Config::load(&latin1).unwrap_err();
+    let fault = error.fault().unwrap();
+    assert_eq!((fault.line, fault.column), (2, 5));
+    assert!(fault.message.contains("not UTF-8"));
+}
+
+#[test]
+fn a_good_file_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("balance.toml");
+    fs::write(&path, SAMPLE).unwrap();
+    assert_eq!(Config::load(&path).unwrap(), parse(SAMPLE).unwrap());
+}
+
+#[test]
+fn set_weight_changes_the_number_and_nothing_else() {
+    let changed = set_weight(SAMPLE, "CABLE", 17).unwrap();
+    assert_eq!(changed, SAMPLE.replace("weight = 3  ", "weight = 17  "));
+    assert_eq!(parse(&changed).unwrap().isps[0].weight, 17);
+}
+
+#[test]
+fn set_weight_adds_the_key_where_there_is_none() {
+    for (before, after) in [
+        (
+            "[[isp]]\n  name = \"A\" # c\n  device = \"a\"\n",
+            "[[isp]]\n  name = \"A\" # c\n  weight = 5\n  device = \"a\"\n",
+        ),
+        ("[[isp]]\r\ndevice='a'\r\nname='A'\r\n", "[[isp]]\r\ndevice='a'\r\nname='A'\r\nweight = 5\r\n"),
+        ("[[isp]]\ndevice='a'\nname='A'", "[[isp]]\ndevice='a'\nname='A'\nweight = 5"),
+        ("isp=[{name='A',device='a'}]", "isp=[{name='A', weight = 5,device='a'}]"),
+        ("isp=[{device='a', name='A' }]", "isp=[{device='a', name='A', weight = 5 }]"),
+        (
+            "[[isp]]\nname='A'\ndevice='a'\n[isp.monitor]\nquorum=1\n",
+            "[[isp]]\nname='A'\nweight = 5\ndevice='a'\n[isp.monitor]\nquorum=1\n",
+        ),
+    ] {
+        assert_eq!(set_weight(before, "A", 5).unwrap(), after);
+        assert_eq!(parse(after).unwrap().isps[0].weight, 5);
+    }
+}
+
+#[test]
+fn set_weight_finds_the_isp_as_people_write_it_or_says_there_is_none() {
+    assert_eq!(set_weight(MINIMAL, "a", 2).unwrap(), set_weight(MINIMAL, "A", 2).unwrap());
+    assert!(matches!(set_weight(MINIMAL, "B", 2), Err(SaveError::NoSuchIsp { .. })));
+    assert!(matches!(set_weight("", "A", 2), Err(SaveError::NoSuchIsp { .. })));
+    assert!(matches!(set_weight("isp = 1", "A", 2), Err(SaveError::NoSuchIsp { .. })));
+    assert!(matches!(set_weight("isp = [", "A", 2), Err(SaveError::Config(_))));
+    for weight in [0, 1001, u16::MAX] {
+        assert!(matches!(set_weight(MINIMAL, "A", weight), Err(SaveError::Weight)));
+    }
+}
+
+#[test]
+fn saving_keeps_mode_owner_and_link_and_leaves_no_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().join("real.toml");
+    let link = folder.path().join("balance.toml");
+    fs::write(&real, SAMPLE).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+    // Only root can give files away; for others the owner is kept anyhow.
+    let given = std::os::unix::fs::chown(&real, Some(12), Some(34)).is_ok();
+    symlink("real.toml", &link).unwrap();
+
+    save_weight(&link, "DSL", 9).unwrap();
+
+    assert_eq!(fs::read_to_string(&real).unwrap(), set_weight(SAMPLE, "DSL", 9).unwrap());
+    let metadata = fs::metadata(&real).unwrap();
+    assert_eq!(metadata.mode() & 0o7777, 0o640);
+    assert!(!given || (metadata.uid(), metadata.gid()) == (12, 34));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_failed_save_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("balance.toml");
+    fs::write(&path, SAMPLE).unwrap();
+    let error = save_weight(&path, "LTE", 9).unwrap_err();
+    assert_eq!(error.to_string(), format!("{}: there is no ISP named LTE", path.display()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), SAMPLE);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert!(save_weight(&folder.path().join("none"), "DSL", 9).is_err());
+}
+
+#[test]
+fn saves_at_the_same_time_do_not_undo_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("balance.toml");
+    fs::write(&path, SAMPLE).unwrap();
+    std::thread::scope(|scope| {
+        for isp in ["CABLE", "DSL"] {
+            let path = &path;
+            scope.spawn(move || (1..=50).for_each(|weight| save_weight(path, isp, weight * 20).unwrap()));
+        }
+    });
+    let weights: Vec<_> = Config::load(&path).unwrap().isps.iter().map(|isp| isp.weight).collect();
+    assert_eq!(weights, [1000, 1000]);
+}
