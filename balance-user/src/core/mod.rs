@@ -1,4 +1,413 @@
-//! The pure core: no I/O and no clock of its own.
+//! The pure core: events in, a [`plan::Plan`] and [`Effect`]s out. No I/O, and no clock of its own.
 
+mod isp;
+mod path;
+mod planner;
+mod select;
+#[cfg(test)]
+mod tests;
+
+pub mod health;
 pub mod network;
 pub mod plan;
+pub mod rtt;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use balance_common::layout::{Forced, IspEntry};
+use balance_common::{Family, IspId, MarkMask};
+
+use crate::config::Config;
+use crate::sysctl::SysctlFacts;
+use health::Probe;
+use isp::Isp;
+use network::Network;
+use plan::Plan;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The network is now like this.
+    Network(Network),
+    /// A probe was answered.
+    Answered {
+        /// Of this ISP.
+        isp: IspId,
+        /// In this family.
+        family: Family,
+        /// The probe's.
+        sequence: u64,
+        /// The time it took.
+        rtt: Duration,
+    },
+    /// A probe could not be sent, or was rejected on the way.
+    Failed {
+        /// Of this ISP.
+        isp: IspId,
+        /// In this family.
+        family: Family,
+        /// The probe's.
+        sequence: u64,
+        /// Why, for the operator.
+        why: String,
+    },
+    /// What the ISPs' devices have sent and received so far, in packets.
+    Traffic(BTreeMap<IspId, Traffic>),
+    /// The operator changes a weight.
+    SetWeight {
+        /// The ISP.
+        isp: IspId,
+        /// Its new weight.
+        weight: u16,
+    },
+    /// The operator forces an ISP up or down, or lets health decide again.
+    Force {
+        /// The ISP.
+        isp: IspId,
+        /// What it should be.
+        forced: Forced,
+    },
+    /// The config is now this one.
+    Reload(Config),
+    /// Nothing but time.
+    Tick,
+}
+
+/// Packets on an ISP's device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Sent.
+    pub tx: u64,
+    /// Received.
+    pub rx: u64,
+}
+
+/// Something to do once; what should last is in the plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a probe.
+    Probe {
+        /// Of this ISP.
+        isp: IspId,
+        /// In this family.
+        family: Family,
+        /// Which.
+        probe: Probe,
+    },
+    /// Delete an ISP's conntrack entries of a family, so that its flows go by another one.
+    DeleteFlows {
+        /// The ISP.
+        isp: IspId,
+        /// The family.
+        family: Family,
+    },
+    /// Tell the operator that an ISP changed its state.
+    Announce {
+        /// The ISP's name.
+        isp: String,
+        /// What it is now.
+        state: String,
+        /// Why, if there is anything to say.
+        reason: String,
+    },
+}
+
+/// The state of an instance.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    mask: MarkMask,
+    isps: BTreeMap<IspId, Isp>,
+    /// ISPs that a reload has removed, until their flows have another way.
+    removed: BTreeSet<IspId>,
+    network: Network,
+    /// How many times an ISP has become unusable; orders those that are.
+    downs: u64,
+    clock: Clock,
+}
+
+/// Two views of one moment, to turn the one into the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The monotonic one.
+    pub instant: Instant,
+    /// Milliseconds of the Unix epoch.
+    pub epoch_ms: u64,
+}
+
+/// The config has more ISPs than the mark has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the mark mask {mask:#x} has no room for {isps} ISPs")]
+pub struct TooManyIsps {
+    mask: u32,
+    isps: usize,
+}
+
+impl Clock {
+    fn epoch_ms(&self, at: Instant) -> u64 {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        if at >= self.instant {
+            self.epoch_ms.saturating_add(ms(at - self.instant))
+        } else {
+            self.epoch_ms.saturating_sub(ms(self.instant - at))
+        }
+    }
+
+    fn instant(&self, epoch_ms: u64) -> Instant {
+        let ago = Duration::from_millis(self.epoch_ms.saturating_sub(epoch_ms));
+        self.instant.checked_sub(ago).unwrap_or(self.instant)
+    }
+}
+
+impl Core {
+    /// The core of an instance, going on from what an earlier daemon has left in the `ISPS` map: an ISP of the same
+    /// name keeps its id, state, weight and whether it is forced.
+    pub fn new(
+        config: Config,
+        left: &BTreeMap<IspId, IspEntry>,
+        network: Network,
+        clock: Clock,
+    ) -> Result<Self, TooManyIsps> {
+        let mask = mask_of(&config)?;
+        let now = clock.instant;
+        let mut core =
+            Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
+        for (id, isp) in assign_ids(&core.config, &left.iter().map(|(&id, entry)| (isp::name_of(entry), id)).collect())
+        {
+            let isp = match left.get(&id) {
+                Some(entry) if isp::name_of(entry) == isp.name => Isp::adopt(id, isp, entry, clock),
+                _ => Isp::new(id, isp, now),
+            };
+            core.isps.insert(id, isp);
+        }
+        core.removed.extend(left.keys().filter(|id| !core.isps.contains_key(id)));
+        core.update_paths(now);
+        Ok(core)
+    }
+
+    /// Uses these ISPs and no others.
+    pub fn force_only(&mut self, names: &[String]) {
+        for isp in self.isps.values_mut() {
+            isp.forced = if names.contains(&isp.config.name) { Forced::Up } else { Forced::Down };
+        }
+    }
+
+    /// Takes in an event. [`Self::plan`] may be another one afterwards.
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        let before: BTreeMap<IspId, _> = self.isps.iter().map(|(&id, isp)| (id, isp.announced())).collect();
+        match event {
+            Event::Network(network) => {
+                self.network = network;
+                self.update_paths(now);
+            }
+            Event::Answered { isp, family, sequence, rtt } => {
+                if let Some(isp) = self.isps.get_mut(&isp) {
+                    isp.path_mut(family).health.answered(sequence, rtt, now);
+                }
+            }
+            Event::Failed { isp, family, sequence, why } => {
+                if let Some(isp) = self.isps.get_mut(&isp) {
+                    isp.path_mut(family).health.failed(sequence, why, now);
+                }
+            }
+            Event::Traffic(traffic) => {
+                for (id, traffic) in traffic {
+                    if let Some(isp) = self.isps.get_mut(&id) {
+                        isp.observe(traffic, now);
+                    }
+                }
+            }
+            Event::SetWeight { isp, weight } => {
+                if let Some(isp) = self.isps.get_mut(&isp) {
+                    isp.weight = weight;
+                }
+            }
+            Event::Force { isp, forced } => {
+                if let Some(isp) = self.isps.get_mut(&isp) {
+                    isp.forced = forced;
+                }
+            }
+            Event::Reload(config) => self.reload(config, now),
+            Event::Tick => {}
+        }
+        let mut effects = self.poll(now);
+        self.settle(now);
+        effects.extend(self.delete_flows());
+        for (id, isp) in &mut self.isps {
+            if before.get(id).is_none_or(|before| *before != isp.announced()) {
+                isp.since_ms = self.clock.epoch_ms(now);
+                effects.push(Effect::Announce {
+                    isp: isp.config.name.clone(),
+                    state: isp.state_text(),
+                    reason: isp.reason(now),
+                });
+            }
+        }
+        effects
+    }
+
+    /// When to call [`Self::handle`] at the latest, with a tick if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.isps.values().flat_map(Isp::paths).filter_map(|path| path.health.next_deadline()).min()
+    }
+
+    /// What the kernel should look like now.
+    #[must_use]
+    pub fn plan(&self, instance: &str, facts: &SysctlFacts) -> Plan {
+        planner::plan(self, instance, facts)
+    }
+
+    /// The ISP of that name, whatever its case.
+    #[must_use]
+    pub fn isp_named(&self, name: &str) -> Option<IspId> {
+        self.isps.iter().find(|(_, isp)| isp.config.name.eq_ignore_ascii_case(name)).map(|(&id, _)| id)
+    }
+
+    /// What only the daemon knows of the ISPs.
+    #[must_use]
+    pub fn quality(&self, now: Instant) -> BTreeMap<String, Quality> {
+        self.isps.values().map(|isp| (isp.config.name.clone(), isp.quality(now))).collect()
+    }
+
+    /// The config in force.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The mark's bits.
+    #[must_use]
+    pub const fn mask(&self) -> MarkMask {
+        self.mask
+    }
+
+    /// The longest that the probes of an ISP may take, in the end.
+    #[must_use]
+    pub fn patience(&self, isp: IspId) -> Duration {
+        self.isps.get(&isp).map_or(Duration::ZERO, |isp| isp.config.monitor.timeout.saturating_mul(2))
+    }
+
+    /// The addresses of each ISP, by which flows that are older than us are known.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(IspId, Vec<std::net::IpAddr>)> {
+        let addresses = |isp: &Isp| {
+            let link = self.network.link_named(&isp.config.device)?;
+            Some(self.network.addresses_of(link.index).map(|address| address.net.addr()).collect())
+        };
+        self.isps.iter().map(|(&id, isp)| (id, addresses(isp).unwrap_or_default())).collect()
+    }
+
+    fn reload(&mut self, config: Config, now: Instant) {
+        let Ok(mask) = mask_of(&config) else { return };
+        self.mask = mask;
+        self.config = config;
+        let known = self.isps.iter().map(|(&id, isp)| (isp.config.name.clone(), id)).collect();
+        let mut old = std::mem::take(&mut self.isps);
+        for (id, config) in assign_ids(&self.config, &known) {
+            let isp = match old.remove(&id) {
+                Some(isp) => isp.reconfigure(config, now),
+                None => Isp::new(id, config, now),
+            };
+            self.removed.remove(&id);
+            self.isps.insert(id, isp);
+        }
+        self.removed.extend(old.into_keys());
+        self.update_paths(now);
+    }
+
+    fn update_paths(&mut self, now: Instant) {
+        for isp in self.isps.values_mut() {
+            for family in Family::ALL {
+                isp.update_path(family, &self.network, now);
+            }
+        }
+    }
+
+    fn poll(&mut self, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (&id, isp) in &mut self.isps {
+            for family in Family::ALL {
+                let probes = isp.path_mut(family).health.poll(now);
+                effects.extend(probes.into_iter().map(|probe| Effect::Probe { isp: id, family, probe }));
+            }
+        }
+        effects
+    }
+
+    /// Brings what follows from the paths' health up to date: who is usable, and in which order the others fell out.
+    fn settle(&mut self, now: Instant) {
+        for family in Family::ALL {
+            let usable: BTreeSet<IspId> =
+                self.isps.iter().filter(|(_, isp)| isp.is_usable(family)).map(|(&id, _)| id).collect();
+            for (id, isp) in &mut self.isps {
+                let others = usable.iter().any(|other| other != id);
+                isp.path_mut(family).health.set_others_usable(others, now);
+                isp.settle(family, &mut self.downs);
+            }
+        }
+    }
+
+    /// Flows of an ISP that stopped working are cut loose as soon as there is another one for them, and not before:
+    /// with nowhere to go they are better off waiting for it to come back.
+    fn delete_flows(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for family in Family::ALL {
+            let usable: BTreeSet<IspId> =
+                self.isps.iter().filter(|(_, isp)| isp.is_usable(family)).map(|(&id, _)| id).collect();
+            for (&id, isp) in &mut self.isps {
+                if isp.path(family).stranded && usable.iter().any(|&other| other != id) {
+                    isp.path_mut(family).stranded = false;
+                    effects.push(Effect::DeleteFlows { isp: id, family });
+                }
+            }
+        }
+        if self.isps.values().any(|isp| Family::ALL.iter().any(|&family| isp.is_usable(family))) {
+            for isp in std::mem::take(&mut self.removed) {
+                effects.extend(Family::ALL.map(|family| Effect::DeleteFlows { isp, family }));
+            }
+        }
+        effects
+    }
+}
+
+/// What only the daemon knows of an ISP.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Quality {
+    /// Smoothed round-trip time in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Its variation.
+    pub jitter_ms: Option<f64>,
+    /// Lost probes, in percent.
+    pub loss_percent: Option<f64>,
+    /// Why it is in its state, if there is anything to say.
+    pub reason: Option<String>,
+}
+
+fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
+    let too_many = TooManyIsps { mask: config.mark_mask, isps: config.isps.len() };
+    let mask = MarkMask::new(config.mark_mask).ok_or(too_many)?;
+    if config.isps.len() > mask.capacity() as usize { Err(too_many) } else { Ok(mask) }
+}
+
+/// Gives every ISP of the config an id: the one it has, or else the lowest that is free. An id must stay with its
+/// name, because conntrack marks of live flows carry it.
+fn assign_ids(
+    config: &Config,
+    known: &BTreeMap<String, IspId>,
+) -> Vec<(IspId, crate::config::IspConfig)> {
+    let kept: BTreeSet<IspId> = config.isps.iter().filter_map(|isp| known.get(&isp.name)).copied().collect();
+    // An id that was just freed still has flows; it is taken only when all others are.
+    let freed: BTreeSet<IspId> = known.values().copied().filter(|id| !kept.contains(id)).collect();
+    let fresh = IspId::all().filter(|id| !kept.contains(id) && !freed.contains(id));
+    let mut free = fresh.chain(freed.iter().copied());
+    config
+        .isps
+        .iter()
+        .filter_map(|isp| {
+            let id = known.get(&isp.name).copied().or_else(|| free.next())?;
+            Some((id, isp.clone()))
+        })
+        .collect()
+}

@@ -3,11 +3,69 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use balance_common::Family;
+use balance_common::layout::{BucketTable, Device, IspEntry, Settings};
+use balance_common::{Family, IspId};
 use ipnet::IpNet;
 
 /// The routing protocol number on every route and rule of ours, by which we know them again.
 pub const ROUTE_PROTOCOL: u8 = 201;
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Routing, netfilter and sysctls.
+    pub kernel: KernelPlan,
+    /// The eBPF maps.
+    pub maps: MapPlan,
+    /// Where the eBPF programs are attached.
+    pub attachments: BTreeSet<Attachment>,
+    /// The paths that are probed.
+    pub probers: BTreeMap<(IspId, Family), ProberPlan>,
+}
+
+/// What the eBPF maps should hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapPlan {
+    /// What holds for the whole instance; the seed is the maps' own.
+    pub settings: Settings,
+    /// The ISPs; all other entries are emptied.
+    pub isps: BTreeMap<IspId, IspEntry>,
+    /// The selection tables.
+    pub tables: BTreeMap<Family, BucketTable>,
+    /// Prefixes that are never balanced.
+    pub local: BTreeSet<IpNet>,
+    /// What the devices are to us, by index.
+    pub devices: BTreeMap<u32, Device>,
+}
+
+/// What a device is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Its flows are steered.
+    Lan,
+    /// Its packets are counted.
+    Isp,
+}
+
+/// A device that programs should be attached to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub device: String,
+    /// Which programs.
+    pub role: Role,
+}
+
+/// How the probes of a path leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProberPlan {
+    /// By the device of this index.
+    pub index: u32,
+    /// With this mark.
+    pub mark: u32,
+}
 
 /// What routing, netfilter and the sysctls should look like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

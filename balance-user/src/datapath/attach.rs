@@ -10,30 +10,11 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::{DatapathError, Maps, OBJECT, Pins, io_error};
 use crate::config::Attach;
+use crate::core::plan::{Attachment, Role};
 
 /// Where our filters stand in a clsact chain: early, since a program before us may end the chain.
 const CLSACT_PRIORITY: u16 = 2;
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0xba1);
-
-/// What a device is to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Its flows are steered.
-    Lan,
-    /// Its packets are counted.
-    Isp,
-}
-
-/// A device that programs should be attached to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Attachment {
-    /// Its index.
-    pub index: u32,
-    /// Its name.
-    pub device: String,
-    /// Which programs.
-    pub role: Role,
-}
 
 /// The loaded programs of an instance.
 pub struct Datapath {

@@ -11,21 +11,7 @@ use balance_common::{Family, IspId};
 use ipnet::IpNet;
 
 use super::{DatapathError, Pins};
-
-/// What the maps should hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MapPlan {
-    /// What holds for the whole instance; the seed is the maps' own.
-    pub settings: Settings,
-    /// The ISPs; all other entries are emptied.
-    pub isps: BTreeMap<IspId, IspEntry>,
-    /// The selection tables.
-    pub tables: BTreeMap<Family, BucketTable>,
-    /// Prefixes that are never balanced.
-    pub local: BTreeSet<IpNet>,
-    /// What the devices are to us, by index.
-    pub devices: BTreeMap<u32, Device>,
-}
+use crate::core::plan::MapPlan;
 
 /// An instance's maps.
 pub struct Maps {

@@ -4,8 +4,8 @@ mod attach;
 mod maps;
 mod pins;
 
-pub use attach::{Attachment, Datapath, Role};
-pub use maps::{MapPlan, Maps};
+pub use attach::Datapath;
+pub use maps::Maps;
 pub use pins::{Pins, instances};
 
 use std::path::PathBuf;

@@ -1,0 +1,299 @@
+//! One ISP: what is configured, what is observed, and what follows.
+
+use std::time::Instant;
+
+use balance_common::layout::{Forced, IspEntry, IspState};
+use balance_common::{Family, IspId};
+
+use super::health::{Health, State};
+use super::network::{Network, family_of};
+use super::path::{NoPath, find_next_hop, name_of as family_name};
+use super::plan::NextHop;
+use super::{Clock, Quality, Traffic};
+use crate::config::IspConfig;
+
+/// One ISP.
+#[derive(Debug)]
+pub(super) struct Isp {
+    pub(super) id: IspId,
+    pub(super) config: IspConfig,
+    /// The weight in force, which the operator may have changed.
+    pub(super) weight: u16,
+    pub(super) forced: Forced,
+    /// When its state last changed, in milliseconds of the Unix epoch.
+    pub(super) since_ms: u64,
+    paths: [Path; 2],
+    silence: Option<Silence>,
+    traffic: Option<Traffic>,
+}
+
+/// An ISP in one family.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) health: Health,
+    /// The way out, or why there is none. The last one known is kept beside it.
+    pub(super) next_hop: Result<NextHop, NoPath>,
+    known: Option<NextHop>,
+    /// Who has become unusable before whom: higher is later; none while usable.
+    pub(super) down_order: Option<u64>,
+    /// It has stopped working, and its flows have not been cut loose yet.
+    pub(super) stranded: bool,
+    worked: bool,
+}
+
+/// Packets went out and none came in.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    since: Instant,
+    tx: u64,
+}
+
+impl Isp {
+    pub(super) fn new(id: IspId, config: IspConfig, now: Instant) -> Self {
+        let path = |family| {
+            let health = Health::new(config.monitor.clone(), targets(&config, family), now);
+            Path::new(health, u64::from(id.get()))
+        };
+        Self {
+            id,
+            weight: config.weight,
+            forced: Forced::No,
+            since_ms: 0,
+            paths: Family::ALL.map(path),
+            silence: None,
+            traffic: None,
+            config,
+        }
+    }
+
+    /// Goes on from the entry that an earlier daemon has left.
+    pub(super) fn adopt(id: IspId, config: IspConfig, entry: &IspEntry, clock: Clock) -> Self {
+        let mut isp = Self::new(id, config, clock.instant);
+        if entry.configured_weight == isp.config.weight {
+            isp.weight = entry.weight;
+        }
+        isp.forced = entry.forced.into();
+        isp.since_ms = entry.since;
+        for ((path, family), (&state, &order)) in
+            isp.paths.iter_mut().zip(Family::ALL).zip(entry.states.iter().zip(&entry.down_order))
+        {
+            let state = match IspState::from(state) {
+                IspState::Unknown => continue,
+                IspState::Up => State::Up,
+                IspState::Suspect => State::Suspect,
+                IspState::Down => State::Down,
+            };
+            let since = clock.instant(entry.since);
+            let targets = targets(&isp.config, family);
+            path.health = Health::adopt(state, since, isp.config.monitor.clone(), targets, clock.instant);
+            path.worked = state.is_usable();
+            path.down_order = (order != 0).then_some(u64::from(order));
+        }
+        isp
+    }
+
+    /// Goes on by another config.
+    pub(super) fn reconfigure(mut self, config: IspConfig, now: Instant) -> Self {
+        if config.weight != self.config.weight {
+            self.weight = config.weight;
+        }
+        for (path, family) in self.paths.iter_mut().zip(Family::ALL) {
+            path.health.reconfigure(config.monitor.clone(), targets(&config, family), now);
+            if config.device != self.config.device {
+                path.known = None;
+            }
+        }
+        self.config = config;
+        self
+    }
+
+    pub(super) const fn path(&self, family: Family) -> &Path {
+        let [v4, v6] = &self.paths;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+
+    pub(super) const fn path_mut(&mut self, family: Family) -> &mut Path {
+        let [v4, v6] = &mut self.paths;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter()
+    }
+
+    /// Finds the way out again after the network has changed.
+    pub(super) fn update_path(&mut self, family: Family, network: &Network, now: Instant) {
+        let next_hop = find_next_hop(&self.config, family, network, self.path(family).known);
+        let path = self.path_mut(family);
+        let why_not = next_hop.as_ref().err().map(|NoPath(why)| why.clone());
+        path.known = next_hop.as_ref().ok().copied().or(path.known);
+        path.next_hop = next_hop;
+        path.health.set_path(why_not, now);
+    }
+
+    /// Can flows of this family be steered to it?
+    pub(super) fn is_usable(&self, family: Family) -> bool {
+        match self.forced {
+            Forced::Down => false,
+            Forced::Up => self.path(family).next_hop.is_ok(),
+            Forced::No => self.works(family),
+        }
+    }
+
+    /// Does it work, whatever the operator wants? A family without targets of its own goes by the other's.
+    fn works(&self, family: Family) -> bool {
+        let own = self.path(family);
+        let judged = if targets(&self.config, family).is_empty() && !self.config.targets.is_empty() {
+            self.path(other(family))
+        } else {
+            own
+        };
+        own.next_hop.is_ok() && judged.health.state().is_usable()
+    }
+
+    /// Brings up to date what depends on being usable and on working.
+    pub(super) fn settle(&mut self, family: Family, downs: &mut u64) {
+        let (usable, works) = (self.is_usable(family), self.works(family));
+        let path = self.path_mut(family);
+        if usable {
+            path.down_order = None;
+        } else if path.down_order.is_none() {
+            *downs += 1;
+            path.down_order = Some(*downs);
+        }
+        if works {
+            path.stranded = false;
+        } else if path.worked {
+            path.stranded = true;
+        }
+        path.worked = works;
+    }
+
+    /// Takes in what its device has sent and received so far.
+    pub(super) fn observe(&mut self, traffic: Traffic, now: Instant) {
+        let Some(before) = self.traffic.replace(traffic) else { return };
+        if traffic.rx != before.rx {
+            self.silence = None;
+            return;
+        }
+        if traffic.tx == before.tx && self.silence.is_none() {
+            return;
+        }
+        let silence = *self.silence.get_or_insert(Silence { since: now, tx: before.tx });
+        let sent = traffic.tx.saturating_sub(silence.tx);
+        for path in &mut self.paths {
+            if now.saturating_duration_since(silence.since) >= path.health.silence() && sent >= SILENT_PACKETS {
+                path.health.silent(sent, now);
+            }
+        }
+    }
+
+    /// The state of the ISP as a whole: the best of the families that it has, in doubt if one in use is.
+    pub(super) fn state(&self) -> State {
+        let states: Vec<State> = self
+            .paths
+            .iter()
+            .zip(Family::ALL)
+            .filter(|(path, _)| path.next_hop.is_ok())
+            .map(|(path, family)| match (self.works(family), path.health.state()) {
+                (true, State::Suspect) => State::Suspect,
+                (true, _) => State::Up,
+                (false, State::Unknown) => State::Unknown,
+                (false, _) => State::Down,
+            })
+            .collect();
+        [State::Suspect, State::Up, State::Unknown].into_iter().find(|state| states.contains(state)).unwrap_or(State::Down)
+    }
+
+    /// What the operator is told of when it changes; moments of doubt are not worth it.
+    pub(super) fn announced(&self) -> (bool, bool, Forced) {
+        let state = self.state();
+        (state.is_usable(), state == State::Down, self.forced)
+    }
+
+    pub(super) fn state_text(&self) -> String {
+        match self.forced {
+            Forced::No => self.state().to_string(),
+            Forced::Up => format!("{} (forced up)", self.state()),
+            Forced::Down => format!("{} (forced down)", self.state()),
+        }
+    }
+
+    /// Why it is in its state; empty if there is nothing to say.
+    pub(super) fn reason(&self, now: Instant) -> String {
+        let has_path = self.paths.iter().any(|path| path.next_hop.is_ok());
+        let mut reasons = Vec::new();
+        for (path, family) in self.paths.iter().zip(Family::ALL) {
+            match &path.next_hop {
+                // An ISP without IPv6 is nothing to wonder about.
+                Err(_) if has_path => {}
+                Err(NoPath(why)) => reasons.push(why.clone()),
+                Ok(_) => {
+                    let reason = path.health.reason(now).to_string();
+                    if !reason.is_empty() && !self.config.targets.is_empty() {
+                        let both = self.paths.iter().all(|path| path.next_hop.is_ok());
+                        reasons.push(if both { format!("{}: {reason}", family_name(family)) } else { reason });
+                    }
+                }
+            }
+        }
+        if !has_path {
+            reasons.truncate(1);
+        }
+        reasons.join("; ")
+    }
+
+    pub(super) fn quality(&self, now: Instant) -> Quality {
+        let measured = self.paths.iter().find(|path| path.health.rtt().is_some());
+        let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1000.0;
+        let probed = self.paths.iter().zip(Family::ALL).find(|(path, family)| {
+            path.next_hop.is_ok() && !targets(&self.config, *family).is_empty()
+        });
+        let reason = self.reason(now);
+        Quality {
+            rtt_ms: measured.and_then(|path| path.health.rtt()).map(ms),
+            jitter_ms: measured.and_then(|path| path.health.jitter()).map(ms),
+            loss_percent: probed.map(|(path, _)| path.health.loss_percent()),
+            reason: (!reason.is_empty()).then_some(reason),
+        }
+    }
+}
+
+impl Path {
+    fn new(health: Health, down_order: u64) -> Self {
+        Self {
+            health,
+            next_hop: Err(NoPath(String::new())),
+            known: None,
+            down_order: Some(down_order),
+            stranded: false,
+            worked: false,
+        }
+    }
+}
+
+/// Fewer packets than these going unanswered is nothing.
+const SILENT_PACKETS: u64 = 3;
+
+/// The name in an entry of the `ISPS` map.
+pub(super) fn name_of(entry: &IspEntry) -> String {
+    entry.name.iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte)).collect()
+}
+
+/// The targets of an ISP in a family.
+pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<std::net::IpAddr> {
+    isp.targets.iter().copied().filter(|&target| family_of(target) == family).collect()
+}
+
+const fn other(family: Family) -> Family {
+    match family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    }
+}

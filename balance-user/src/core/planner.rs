@@ -1,0 +1,257 @@
+//! What the kernel should look like, as it follows from the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use balance_common::layout::{Device, IspEntry, IspState, Settings};
+use balance_common::{Family, IspId};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::health::State;
+use super::isp::{Isp, targets};
+use super::path::is_link_local;
+use super::plan::{
+    Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector,
+};
+use super::{Core, select};
+use crate::nat::{NatIsp, nft_table};
+use crate::sysctl::{self, SysctlFacts};
+
+/// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
+/// and what a routing daemon knows is never sent to an ISP.
+const PRIORITY_MARK: u32 = 100;
+const PRIORITY_FROM: u32 = 200;
+const PRIORITY_OUTPUT: u32 = 300;
+const PRIORITY_DEFAULT: u32 = 900;
+
+const MAIN_TABLE: u32 = 254;
+
+/// The greatest weight of a next hop (it is stored less one in a byte).
+const MAX_HOP_WEIGHT: u32 = 256;
+
+pub(super) fn plan(core: &Core, instance: &str, facts: &SysctlFacts) -> Plan {
+    Plan {
+        kernel: kernel(core, instance, facts),
+        maps: maps(core),
+        attachments: attachments(core),
+        probers: probers(core),
+    }
+}
+
+/// The name of the nft table of an instance.
+#[must_use]
+pub fn nft_name(instance: &str) -> String {
+    if instance == "main" { "balance".to_owned() } else { format!("balance-{instance}") }
+}
+
+fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
+    let families: &[Family] = if facts.ipv6 { &Family::ALL } else { &[Family::V4] };
+    let base = core.config.routing.table;
+    let mut routes = BTreeMap::new();
+    let mut rules = BTreeSet::new();
+    let mut table_names = BTreeMap::from([(base, "balance".to_owned())]);
+    for isp in core.isps.values() {
+        table_names.insert(table_of(core, isp.id), format!("balance-{}", isp.config.name));
+    }
+    for &family in families {
+        for isp in core.isps.values() {
+            if let Ok(hop) = isp.path(family).next_hop {
+                routes.insert((table_of(core, isp.id), family), Route { next_hops: vec![hop] });
+            }
+        }
+        let next_hops = balanced_next_hops(core, family);
+        if !next_hops.is_empty() {
+            routes.insert((base, family), Route { next_hops });
+        }
+        rules.extend(rules_of(core, family));
+    }
+    let isps: Vec<NatIsp> =
+        core.isps.values().map(|isp| NatIsp { id: isp.id, device: isp.config.device.clone() }).collect();
+    let isp_devices: Vec<&str> = core.isps.values().map(|isp| isp.config.device.as_str()).collect();
+    let lan_devices: Vec<&str> = core.config.lans.iter().map(|lan| lan.device.as_str()).collect();
+    KernelPlan {
+        routes,
+        rules,
+        nft: nft_table(&nft_name(instance), core.mask.bits(), &isps),
+        sysctls: sysctl::plan(&isp_devices, &lan_devices, facts),
+        table_names,
+    }
+}
+
+fn table_of(core: &Core, isp: IspId) -> u32 {
+    core.config.routing.table + u32::from(isp.get())
+}
+
+/// The default route for what carries no mark: the router's own traffic, and that of devices which are no LAN.
+fn balanced_next_hops(core: &Core, family: Family) -> Vec<NextHop> {
+    let in_use = select::in_use(core, family);
+    let heaviest = in_use.values().copied().map(u32::from).max().unwrap_or(1);
+    let scaled = |weight: u16| {
+        let weight = u32::from(weight);
+        let weight = if heaviest > MAX_HOP_WEIGHT { weight * MAX_HOP_WEIGHT / heaviest } else { weight };
+        u16::try_from(weight.max(1)).unwrap_or(u16::MAX)
+    };
+    let hop = |(id, weight): (&IspId, &u16)| {
+        let hop = core.isps.get(id)?.path(family).next_hop.as_ref().ok()?;
+        Some(NextHop { weight: scaled(*weight), ..*hop })
+    };
+    let mut hops: Vec<NextHop> = in_use.iter().filter_map(hop).collect();
+    if let [only] = hops.as_mut_slice() {
+        only.weight = 1;
+    }
+    hops
+}
+
+fn rules_of(core: &Core, family: Family) -> Vec<Rule> {
+    let first = core.config.routing.priority;
+    let rule = |offset: u32, selector, table| Rule { priority: first + offset, family, selector, table };
+    let mut rules = vec![
+        rule(0, Selector::AllButDefault, MAIN_TABLE),
+        rule(PRIORITY_DEFAULT, Selector::All, core.config.routing.table),
+    ];
+    for isp in core.isps.values() {
+        let (id, table) = (u32::from(isp.id.get()), table_of(core, isp.id));
+        let mark = Selector::Mark { value: core.mask.value(isp.id), mask: core.mask.bits() };
+        rules.push(rule(PRIORITY_MARK + id, mark, table));
+        rules.push(rule(PRIORITY_OUTPUT + id, Selector::OutputDevice(isp.config.device.clone()), table));
+        let Some(link) = core.network.link_named(&isp.config.device) else { continue };
+        for address in core.network.addresses_of(link.index).map(|address| address.net.addr()) {
+            if super::network::family_of(address) == family && !is_link_local(address) {
+                rules.push(rule(PRIORITY_FROM + id, Selector::From(IpNet::from(address)), table));
+            }
+        }
+    }
+    rules
+}
+
+fn maps(core: &Core) -> MapPlan {
+    let settings = Settings {
+        seed: 0,
+        mark_mask: core.mask.bits(),
+        table: core.config.routing.table,
+        priority: core.config.routing.priority,
+        padding: 0,
+    };
+    MapPlan {
+        settings,
+        isps: core.isps.iter().map(|(&id, isp)| (id, entry(core, isp))).collect(),
+        tables: Family::ALL.map(|family| (family, select::table(core, family).bytes())).into(),
+        local: local_prefixes(core),
+        devices: devices(core),
+    }
+}
+
+fn entry(core: &Core, isp: &Isp) -> IspEntry {
+    let [v4, v6] = Family::ALL.map(|family| isp.path(family));
+    let gateway = |path: &super::isp::Path| path.next_hop.as_ref().ok().and_then(|hop| hop.gateway);
+    IspEntry {
+        name: padded(&isp.config.name),
+        device: padded(&isp.config.device),
+        gateway_v4: match gateway(v4) {
+            Some(IpAddr::V4(address)) => address.octets(),
+            _ => [0; 4],
+        },
+        gateway_v6: match gateway(v6) {
+            Some(IpAddr::V6(address)) => address.octets(),
+            _ => [0; 16],
+        },
+        index: core.network.link_named(&isp.config.device).map_or(0, |link| link.index),
+        since: isp.since_ms,
+        weight: isp.weight,
+        configured_weight: isp.config.weight,
+        tier: isp.config.tier,
+        state: stored(isp.state()) as u8,
+        states: [v4, v6].map(|path| stored(path.health.state()) as u8),
+        forced: isp.forced as u8,
+        usable: Family::ALL.map(|family| u8::from(isp.is_usable(family))),
+        down_order: Family::ALL.map(|family| rank(core, family, isp)),
+        padding: [0; 3],
+    }
+}
+
+/// The place of an ISP among those that are down, from 1; 0 if it is not.
+fn rank(core: &Core, family: Family, isp: &Isp) -> u8 {
+    let Some(own) = isp.path(family).down_order else { return 0 };
+    let earlier = core.isps.values().filter_map(|isp| isp.path(family).down_order).filter(|&order| order < own);
+    u8::try_from(earlier.count() + 1).unwrap_or(u8::MAX)
+}
+
+const fn stored(state: State) -> IspState {
+    match state {
+        State::Unknown => IspState::Unknown,
+        State::Up => IspState::Up,
+        State::Suspect => IspState::Suspect,
+        State::Down => IspState::Down,
+    }
+}
+
+fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+/// What is never balanced: what the config says, whatever is not unicast or not global, our own addresses, and the
+/// networks that we are part of by devices other than the ISPs'.
+fn local_prefixes(core: &Core) -> BTreeSet<IpNet> {
+    let v4 = |a, b, c, d, length| Ipv4Net::new(Ipv4Addr::new(a, b, c, d), length).ok().map(IpNet::V4);
+    let v6 = |first, length| Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).ok().map(IpNet::V6);
+    let always = [
+        v4(0, 0, 0, 0, 8),
+        v4(127, 0, 0, 0, 8),
+        v4(169, 254, 0, 0, 16),
+        v4(224, 0, 0, 0, 4),
+        v4(255, 255, 255, 255, 32),
+        Some(IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST))),
+        Some(IpNet::from(IpAddr::V6(Ipv6Addr::UNSPECIFIED))),
+        v6(0xfe80, 10),
+        v6(0xff00, 8),
+    ];
+    let isp_indices: BTreeSet<u32> = core
+        .isps
+        .values()
+        .filter_map(|isp| core.network.link_named(&isp.config.device))
+        .map(|link| link.index)
+        .collect();
+    let own = core.network.addresses.iter().flat_map(|address| {
+        let network = (!isp_indices.contains(&address.index)).then(|| address.net.trunc());
+        [Some(IpNet::from(address.net.addr())), network]
+    });
+    core.config.local.iter().copied().chain(always.into_iter().chain(own).flatten()).collect()
+}
+
+/// The devices that exist, with their roles.
+fn roles(core: &Core) -> impl Iterator<Item = (&super::network::Link, Option<IspId>)> {
+    let isps = core.isps.values().map(|isp| (&isp.config.device, Some(isp.id)));
+    let lans = core.config.lans.iter().map(|lan| (&lan.device, None));
+    isps.chain(lans).filter_map(|(device, isp)| Some((core.network.link_named(device)?, isp)))
+}
+
+fn devices(core: &Core) -> BTreeMap<u32, Device> {
+    roles(core)
+        .map(|(link, isp)| {
+            (link.index, Device { isp: isp.map_or(0, IspId::get), ethernet: u8::from(link.ethernet) })
+        })
+        .collect()
+}
+
+fn attachments(core: &Core) -> BTreeSet<Attachment> {
+    roles(core)
+        .map(|(link, isp)| Attachment {
+            index: link.index,
+            device: link.name.clone(),
+            role: if isp.is_some() { Role::Isp } else { Role::Lan },
+        })
+        .collect()
+}
+
+fn probers(core: &Core) -> BTreeMap<(IspId, Family), ProberPlan> {
+    let paths = core.isps.values().flat_map(|isp| Family::ALL.map(|family| (isp, family)));
+    paths
+        .filter(|(isp, family)| !targets(&isp.config, *family).is_empty())
+        .filter_map(|(isp, family)| {
+            let index = isp.path(family).next_hop.as_ref().ok()?.index;
+            Some(((isp.id, family), ProberPlan { index, mark: core.mask.value(isp.id) }))
+        })
+        .collect()
+}
