@@ -1,5 +1,9 @@
 //! The tasks of balance's developers: `cargo xtask` lists them.
-#![expect(clippy::print_stdout, reason = "printing what is done is what these tasks are for")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "telling what is done is what these tasks are for"
+)]
 
 mod build_ebpf;
 mod command;
@@ -45,13 +49,19 @@ enum Task {
     Test(test::Options),
 }
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    run(&Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: &Task) -> Result<ExitCode> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no workspace")?;
     // Every path below is relative to the workspace, and so is every command that is printed.
     env::set_current_dir(workspace).with_context(|| format!("cannot enter {}", workspace.display()))?;
-    match arguments.task {
-        Task::BuildEbpf(options) => build_ebpf::run(&options).map(|()| ExitCode::SUCCESS),
-        Task::Test(options) => test::run(&options),
+    match task {
+        Task::BuildEbpf(options) => build_ebpf::run(options).map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::run(options),
     }
 }
