@@ -31,7 +31,7 @@ impl Inputs {
             inputs.add(file, read(&root.join(file))?);
         }
         for folder in ["balance-ebpf/src", "balance-common/src"] {
-            for path in files_below(&root.join(folder))? {
+            for path in rust_files_below(&root.join(folder))? {
                 let name = path.strip_prefix(root).context("a source outside the workspace")?;
                 inputs.add(name.to_string_lossy(), read(&path)?);
             }
@@ -179,11 +179,16 @@ fn lookup<'a>(table: &'a toml::Table, keys: &[&str]) -> Option<&'a toml::Value> 
     rest.iter().try_fold(table.get(*first)?, |value, key| value.get(*key))
 }
 
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Every source file; what an editor leaves beside them is none.
+fn rust_files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
-        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
+        if path.is_dir() {
+            files.extend(rust_files_below(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
     }
     Ok(files)
 }
@@ -316,6 +321,14 @@ mod tests {
         .unwrap();
         let renamed = hash(folder.path());
         assert!(before != with_maps && with_maps != renamed && before != renamed);
+    }
+
+    #[test]
+    fn what_an_editor_leaves_behind_does_not_change_the_hash() {
+        let folder = workspace();
+        let before = hash(folder.path());
+        write(folder.path(), "balance-ebpf/src/main.rs~", "");
+        assert_eq!(before, hash(folder.path()));
     }
 
     #[test]

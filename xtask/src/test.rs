@@ -48,6 +48,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for skip in &summary.skips {
         println!("NOT TESTED: {skip}");
     }
+    for test in &summary.ignored {
+        println!("NOT TESTED: {test}: ignored");
+    }
     if in_ci && summary.skipped() > 0 {
         println!("A skipped test is a failure in CI.");
     }
@@ -82,7 +85,8 @@ struct Summary {
     /// Tests that passed, those that said that they were skipped among them.
     passed: usize,
     failed: usize,
-    ignored: usize,
+    /// The names of the ignored tests.
+    ignored: Vec<String>,
     /// The test and its reason, for each that said that it was skipped.
     skips: Vec<String>,
     section: Section,
@@ -116,7 +120,10 @@ impl Summary {
             self.section = Section::Other;
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
-            self.ignored += count(counts, "ignored");
+        } else if self.section == Section::Other
+            && let Some((test, _)) = line.split_once(" ... ignored")
+        {
+            self.ignored.push(test.trim_start_matches("test ").to_owned());
         } else if self.section == Section::PassedOutput {
             self.read_passed_output(line);
         }
@@ -135,7 +142,7 @@ impl Summary {
     }
 
     fn skipped(&self) -> usize {
-        self.skips.len() + self.ignored
+        self.skips.len() + self.ignored.len()
     }
 
     fn line(&self) -> String {
@@ -162,7 +169,7 @@ mod tests {
 running 4 tests
 test a::passes ... ok
 test b::is_skipped ... ok
-test c::is_ignored ... ignored
+test c::is_ignored ... ignored, takes an hour
 test d::fails ... FAILED
 
 successes:
@@ -216,9 +223,10 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     }
 
     #[test]
-    fn a_test_that_says_it_was_skipped_counts_once_and_not_as_passed() {
+    fn a_skipped_test_counts_once_and_not_as_passed() {
         let (summary, _) = summary_of(UNIT_TESTS);
         assert_eq!(summary.skips, ["b::is_skipped: not root"]);
+        assert_eq!(summary.ignored, ["c::is_ignored"]);
         assert_eq!(summary.line(), "1 passed, 1 failed, 2 skipped");
     }
 
@@ -239,7 +247,7 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
     fn a_skip_is_success_except_in_ci() {
         let summary = Summary { passed: 2, skips: vec!["a: not root".to_owned()], ..Summary::default() };
         assert!(summary.is_success(false) && !summary.is_success(true));
-        let summary = Summary { passed: 2, ignored: 1, ..Summary::default() };
+        let summary = Summary { passed: 2, ignored: vec!["a".to_owned()], ..Summary::default() };
         assert!(summary.is_success(false) && !summary.is_success(true));
     }
 
