@@ -1,2 +1,67 @@
-//! Tasks.
-fn main() {}
+//! The tasks of balance's developers: `cargo xtask` lists them.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "telling what is done is what these tasks are for"
+)]
+
+mod build_ebpf;
+mod command;
+mod sources;
+mod test;
+mod tools;
+
+use std::{env, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// The tasks of balance's developers. Each prints the commands it runs, so any step can be repeated by hand.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask test                 every test; as root also those that need the kernel
+  cargo xtask test failover        only the tests with `failover` in their name
+  cargo xtask build-ebpf           after a change to what runs in the kernel
+  cargo xtask build-ebpf --check   is the committed object what these sources give?
+
+Building balance itself needs no task: `cargo build` embeds the eBPF object kept in balance-ebpf/prebuilt/.";
+
+#[derive(Subcommand)]
+enum Task {
+    /// Rebuild the eBPF object in balance-ebpf/prebuilt/
+    ///
+    /// Needed after a change to balance-ebpf or balance-common; commit the result with it. The first time this
+    /// installs what it needs: the standard library's sources into the toolchain and bpf-linker into
+    /// target/tools. After that no network is needed. When nothing has changed, nothing is built. The same
+    /// sources give the same bytes on every machine.
+    BuildEbpf(build_ebpf::Options),
+    /// Run every test of the workspace and count what passed, failed and was skipped
+    ///
+    /// Tests that need root or a kernel with BPF are skipped without; in CI (CI=true) a skip is a failure. The
+    /// last line of the output is `N passed, M failed, K skipped`.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    run(&Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: &Task) -> Result<ExitCode> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no workspace")?;
+    // Every path below is relative to the workspace, and so is every command that is printed.
+    env::set_current_dir(workspace).with_context(|| format!("cannot enter {}", workspace.display()))?;
+    match task {
+        Task::BuildEbpf(options) => build_ebpf::run(options).map(|()| ExitCode::SUCCESS),
+        Task::Test(options) => test::run(options),
+    }
+}
