@@ -5,4 +5,7 @@
 //! that feeds the one and carries out the other.
 
 pub mod config;
+pub mod conntrack;
 pub mod core;
+pub mod nat;
+pub mod sysctl;
