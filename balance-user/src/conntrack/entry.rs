@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NlaBuffer, NlasIterator};
+use netlink_packet_core::{NLA_HEADER_SIZE, NlaBuffer, NlasIterator};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterProtoFamily};
 
-const CTA_TUPLE_ORIG: u16 = 1;
+pub(super) const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_MARK: u16 = 8;
-const CTA_ZONE: u16 = 18;
+pub(super) const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_DST: u16 = 4;
@@ -74,6 +74,6 @@ fn attributes_of(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(Result::ok).filter_map(|attribute: NlaBuffer<&[u8]>| {
         let kind = attribute.kind();
         let end = usize::from(attribute.length());
-        Some((kind, attribute.into_inner().get(HEADER_LEN..end)?))
+        Some((kind, attribute.into_inner().get(NLA_HEADER_SIZE..end)?))
     })
 }

@@ -15,7 +15,7 @@ use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 
-use entry::Entry;
+use entry::{CTA_TUPLE_ORIG, CTA_ZONE, Entry};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};
 
@@ -117,8 +117,6 @@ struct Updates {
 
 impl Updates {
     fn push(&mut self, entry: &Entry<'_>, mark: IspMark) -> Result<(), ConntrackError> {
-        const CTA_TUPLE_ORIG: u16 = 1;
-        const CTA_ZONE: u16 = 18;
         let raw = |kind, value: &[u8]| ConntrackAttribute::Other(DefaultNla::new(kind, value.to_vec()));
         // The entry is named the way the kernel named it to us.
         let mut attributes = vec![raw(CTA_TUPLE_ORIG | NLA_F_NESTED, entry.original)];
