@@ -6,5 +6,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod conntrack;
 pub mod core;
 pub mod datapath;
+pub mod monitor;
+pub mod nat;
+pub mod netlink;
+pub mod sysctl;

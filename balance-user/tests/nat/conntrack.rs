@@ -1,0 +1,99 @@
+//! Deleting, counting and adopting conntrack entries, made by the `conntrack` tool.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use balance_common::IspId;
+use balance_user::conntrack::{IspMark, adopt, count_by_mark, delete_by_mark};
+
+use crate::netns::Netns;
+
+const MASK: u32 = 0x3f00;
+
+fn id(number: u8) -> IspId {
+    IspId::new(number).unwrap()
+}
+
+fn mark(number: u8) -> IspMark {
+    IspMark::new(id(number), MASK).unwrap()
+}
+
+fn addresses(list: &[&str]) -> Vec<IpAddr> {
+    list.iter().map(|address| address.parse().unwrap()).collect()
+}
+
+/// An entry as the router makes it: opened by `source` to `destination`, replies sent to `reply_to`.
+fn insert(netns: &Netns, port: u16, [source, destination, replier, reply_to]: [&str; 4], mark: u32) {
+    netns.command(&format!(
+        "conntrack -I -p udp -t 600 -s {source} -d {destination} -r {replier} -q {reply_to} --sport {port} \
+         --dport 53 --reply-port-src 53 --reply-port-dst {port} -m {mark}"
+    ));
+}
+
+/// The mark of the entry with that source port.
+fn mark_of(netns: &Netns, port: u16) -> String {
+    let entries =
+        ["ipv4", "ipv6"].map(|f| netns.command(&format!("conntrack -L -f {f} -p udp --sport {port}")));
+    let text = entries.concat();
+    let mark = text.split_whitespace().find_map(|word| word.strip_prefix("mark="));
+    mark.unwrap_or_else(|| panic!("an entry of port {port}: {text}")).to_owned()
+}
+
+const V4: [&str; 4] = ["10.0.0.2", "203.0.113.1", "203.0.113.1", "192.0.2.2"];
+const V6: [&str; 4] = ["fd00::2", "2001:db8::1", "2001:db8::1", "2001:db8:1::2"];
+
+#[test]
+fn deleting_removes_exactly_one_isps_entries_of_both_families() {
+    let Some(netns) = Netns::new() else { return };
+    for (port, mark) in [(1, 0), (2, 0x100), (3, 0x200), (4, 0x4000_0200), (5, 0x300), (6, 0x2)] {
+        insert(&netns, port, V4, mark);
+        insert(&netns, port, V6, mark);
+    }
+    let count = || netns.run(|| count_by_mark(MASK)).unwrap();
+    assert_eq!(count(), BTreeMap::from([(id(1), 2), (id(2), 4), (id(3), 2)]));
+    netns.run(|| delete_by_mark(mark(2))).unwrap();
+    assert_eq!(count(), BTreeMap::from([(id(1), 2), (id(3), 2)]));
+    netns.run(|| delete_by_mark(mark(2))).expect("none left is fine");
+    assert_eq!(netns.command("conntrack -C").trim(), "8", "foreign and unmarked entries stay");
+}
+
+#[test]
+fn old_flows_are_adopted_by_the_isp_whose_address_they_use() {
+    let Some(netns) = Netns::new() else { return };
+    insert(&netns, 1, V4, 0);
+    insert(&netns, 2, V6, 0x4000_0000);
+    insert(&netns, 3, ["203.0.113.1", "198.51.100.2", "10.0.0.2", "203.0.113.1"], 0);
+    insert(&netns, 4, ["10.0.0.2", "10.1.0.2", "10.1.0.2", "10.0.0.2"], 0);
+    insert(&netns, 5, V4, 0x200);
+    insert(&netns, 6, ["10.0.0.2", "203.0.113.1", "203.0.113.1", "192.168.1.2"], 0);
+    let isps = [
+        (mark(1), addresses(&["192.0.2.2", "2001:db8:1::2", "192.168.1.2"])),
+        (mark(2), addresses(&["198.51.100.2", "192.168.1.2"])),
+    ];
+    assert_eq!(netns.run(|| adopt(MASK, &isps)).unwrap(), 3);
+    assert_eq!(mark_of(&netns, 1), 0x100.to_string(), "hidden behind the first");
+    assert_eq!(mark_of(&netns, 2), 0x4000_0100.to_string(), "IPv6, foreign bits kept");
+    assert_eq!(mark_of(&netns, 3), 0x200.to_string(), "came in to the second");
+    assert_eq!(mark_of(&netns, 4), "0", "none of theirs");
+    assert_eq!(mark_of(&netns, 5), 0x200.to_string(), "had one already");
+    assert_eq!(mark_of(&netns, 6), "0", "an address of both says nothing");
+    assert_eq!(netns.run(|| adopt(MASK, &isps)).unwrap(), 0, "nothing is left to adopt");
+}
+
+#[test]
+fn entries_are_adopted_and_counted_over_many_batches_and_datagrams() {
+    const FLOWS: u16 = 1000;
+    let Some(netns) = Netns::new() else { return };
+    let script: Vec<_> = (1..=FLOWS)
+        .map(|port| {
+            format!(
+                "-I -p udp -t 600 -s 10.0.0.2 -d 203.0.113.1 -r 203.0.113.1 -q 192.0.2.2 --sport {port} \
+                 --dport 53 --reply-port-src 53 --reply-port-dst {port}\n"
+            )
+        })
+        .collect();
+    netns.command_with_input("conntrack -R -", &script.concat());
+    let isps = [(mark(63), addresses(&["192.0.2.2"]))];
+    assert_eq!(netns.run(|| adopt(MASK, &isps)).unwrap(), usize::from(FLOWS));
+    assert_eq!(netns.run(|| count_by_mark(MASK)).unwrap(), BTreeMap::from([(id(63), u64::from(FLOWS))]));
+}

@@ -1,0 +1,104 @@
+//! Putting the table into the kernel.
+
+use std::future::Future;
+use std::time::Duration;
+
+use balance_common::IspId;
+use balance_user::core::plan::NftTable;
+use balance_user::nat::{Installed, NatIsp, NftError, Watch, nft, nft_table};
+use futures::FutureExt as _;
+
+use crate::netns::Netns;
+
+const MASK: u32 = 0x3f00;
+
+fn isps(count: u8) -> Vec<NatIsp> {
+    (1..=count).map(|id| NatIsp { id: IspId::new(id).unwrap(), device: format!("isp{id}.7") }).collect()
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), what).await.expect("happens soon")
+}
+
+#[test]
+fn nft_accepts_the_table_for_any_number_of_isps() {
+    let Some(netns) = Netns::new() else { return };
+    netns.block_on(async || {
+        for count in [0, 1, 2, 63] {
+            let table = nft_table("balance", MASK, &isps(count));
+            nft::apply(&table).await.unwrap();
+            let first = nft::list("balance").await.unwrap().unwrap();
+            nft::apply(&table).await.unwrap();
+            assert_eq!(nft::list("balance").await.unwrap(), Some(first), "again, with {count} ISPs");
+        }
+        let odd = [NatIsp { id: IspId::new(1).unwrap(), device: "a;b$(c)*".to_owned() }];
+        nft::apply(&nft_table("balance", 0x8000_0000, &odd)).await.unwrap();
+        nft::apply(&nft_table("balance", u32::MAX, &odd)).await.unwrap();
+    });
+}
+
+#[test]
+fn only_the_own_table_is_replaced_and_removed() {
+    let Some(netns) = Netns::new() else { return };
+    netns.nft("table inet foreign { set kept { type ipv4_addr; elements = { 192.0.2.1 } }; }");
+    netns.nft("table ip nat { chain kept { type nat hook postrouting priority 100; }; }");
+    let foreign = netns.command("nft list ruleset");
+    netns.block_on(async || {
+        nft::remove("balance").await.expect("nothing to remove is fine");
+        nft::apply(&nft_table("balance", MASK, &isps(3))).await.unwrap();
+        nft::apply(&nft_table("balance", MASK, &isps(2))).await.unwrap();
+        let listing = nft::list("balance").await.unwrap().unwrap();
+        assert!(listing.contains("to_2") && !listing.contains("to_3"), "{listing}");
+        nft::remove("balance").await.unwrap();
+        assert_eq!(nft::list("balance").await.unwrap(), None);
+    });
+    assert_eq!(netns.command("nft list ruleset"), foreign);
+}
+
+#[test]
+fn a_refused_table_leaves_the_old_one_and_says_why() {
+    let Some(netns) = Netns::new() else { return };
+    netns.block_on(async || {
+        nft::apply(&nft_table("balance", MASK, &isps(1))).await.unwrap();
+        let before = nft::list("balance").await.unwrap();
+        let bad = NftTable { name: "balance".into(), body: "\tchain a {\n\t\tnonsense\n\t}\n".into() };
+        let error = nft::apply(&bad).await.unwrap_err();
+        assert!(matches!(&error, NftError::Refused { stderr, .. } if stderr.contains("nonsense")), "{error}");
+        assert_eq!(nft::list("balance").await.unwrap(), before);
+    });
+}
+
+#[test]
+fn the_table_is_put_back_when_somebody_flushed_or_changed_it() {
+    let Some(netns) = Netns::new() else { return };
+    netns.block_on(async || {
+        let watch = Watch::new().unwrap();
+        let table = nft_table("balance", MASK, &isps(2));
+        let mut installed = Installed::default();
+        assert!(installed.ensure(&table).await.unwrap());
+        soon(watch.changed()).await.unwrap();
+        assert!(!installed.ensure(&table).await.unwrap(), "there already");
+
+        for change in ["flush ruleset", "flush chain inet balance to_1", "add chain inet balance alien"] {
+            netns.nft(change);
+            soon(watch.changed()).await.unwrap();
+            assert!(installed.ensure(&table).await.unwrap(), "after {change}");
+            soon(watch.changed()).await.unwrap();
+            assert!(!installed.ensure(&table).await.unwrap(), "repaired after {change}");
+        }
+        assert!(installed.ensure(&nft_table("balance", MASK, &isps(1))).await.unwrap(), "another plan");
+    });
+}
+
+#[test]
+fn a_storm_of_changes_is_one_change_and_silence_is_none() {
+    let Some(netns) = Netns::new() else { return };
+    netns.block_on(async || {
+        let watch = Watch::new().unwrap();
+        // More than the socket's buffer holds, so that it overruns.
+        let storm: Vec<_> = (0..5000).map(|i| format!("add table inet storm{i}\n")).collect();
+        netns.nft(&storm.concat());
+        soon(watch.changed()).await.unwrap();
+        assert!(watch.changed().now_or_never().is_none(), "nothing has changed since");
+    });
+}
