@@ -121,10 +121,12 @@ pub struct Probe {
     pub target: IpAddr,
     /// By which its answer is known; never used twice by one [`Health`].
     pub sequence: u64,
+    /// After so long an answer is of no interest any more. It counts as lost much earlier.
+    pub patience: Duration,
 }
 
 /// The judgement on one path. See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Health {
     monitor: MonitorConfig,
     targets: Vec<IpAddr>,
@@ -394,7 +396,7 @@ impl Health {
             self.targets.iter().map(|&target| Aim { target, deadline: after(now, self.patience(target)) });
         let aims = aims.collect();
         let need = self.monitor.quorum.clamp(1, self.targets.len().max(1));
-        self.rounds.start(need, after(now, timeout.saturating_mul(2)), aims)
+        self.rounds.start(need, now, timeout.saturating_mul(2), aims)
     }
 
     /// How long the next probe of a target may take.

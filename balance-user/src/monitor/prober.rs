@@ -41,7 +41,7 @@ pub enum Failure {
     /// It could not be sent.
     #[error("cannot send: {0}")]
     Send(#[source] io::Error),
-    /// A router, or this host, says that it did not arrive.
+    /// A router says that it did not arrive.
     #[error("{from} says {}", describe(*.family, *.kind, *.code))]
     Rejected {
         /// Who says so.
@@ -53,7 +53,7 @@ pub enum Failure {
         /// The ICMP code.
         code: u8,
     },
-    /// Nothing came back.
+    /// Nothing came back within the probe's patience.
     #[error("no answer")]
     NoAnswer,
     /// The probe could not be made.
@@ -119,9 +119,9 @@ impl Prober {
         Ok(Self { isp, family, client: ClientHandle(client), outcomes, first })
     }
 
-    /// Sends a probe, and reports its outcome within `patience`, unless this prober is dropped before. To be called
-    /// in a tokio runtime.
-    pub fn send(&self, probe: Probe, patience: Duration) {
+    /// Sends a probe, and reports its outcome within its patience, unless this prober is dropped before. To be
+    /// called in a tokio runtime.
+    pub fn send(&self, probe: Probe) {
         let (isp, family) = (self.isp, self.family);
         let (client, outcomes) = (self.client.0.clone(), self.outcomes.clone());
         let (identifier, number) = on_the_wire(self.first, probe.sequence);
@@ -129,7 +129,7 @@ impl Prober {
             let mut pinger = client.pinger(probe.target, identifier).await;
             // The task must not keep the client alive: when the prober is dropped this ping ends at once.
             drop(client);
-            let result = match pinger.timeout(patience).ping(number, &PAYLOAD).await {
+            let result = match pinger.timeout(probe.patience).ping(number, &PAYLOAD).await {
                 Ok((packet, rtt)) => answer(&packet).map(|()| rtt),
                 Err(SurgeError::ClientDestroyed) => return,
                 Err(SurgeError::Timeout { .. }) => Err(Failure::NoAnswer),

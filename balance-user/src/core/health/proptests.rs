@@ -250,6 +250,22 @@ proptest! {
     }
 
     #[test]
+    fn a_line_that_fills_up_is_not_taken_for_dead(
+        before in 1..100_u64,
+        jump in 1..550_u64,
+        phase in 0..1000_u64,
+    ) {
+        let mut world = World::new(2, MonitorConfig::default(), 1);
+        let filled = world.now + ms(20_000 + phase);
+        let end = filled + ms(30_000);
+        world.run(Line::Works { rtt: ms(before), loss: 0 }, filled, |_, _| {});
+        world.run(Line::Works { rtt: ms(jump), loss: 0 }, end, |health, _| {
+            assert_ne!(health.state(), State::Down);
+        });
+        prop_assert_eq!(world.health.state(), State::Up);
+    }
+
+    #[test]
     fn it_never_comes_back_before_its_time_and_never_sends_more_than_its_pace(
         monitor in monitor(),
         targets in 1..4_usize,

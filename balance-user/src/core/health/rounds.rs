@@ -10,7 +10,7 @@ use super::{Missing, Probe};
 const WINDOW: usize = 100;
 
 /// All rounds whose answers still matter.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Rounds {
     recent: VecDeque<Round>,
     started: u64,
@@ -51,7 +51,7 @@ pub(super) struct Answered {
     pub(super) judged: Option<Judged>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Round {
     number: u64,
     /// How many answers make it good.
@@ -62,7 +62,7 @@ struct Round {
     probes: Vec<Sent>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sent {
     sequence: u64,
     target: IpAddr,
@@ -70,7 +70,7 @@ struct Sent {
     fate: Fate,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     Waiting,
     Answered,
@@ -83,8 +83,15 @@ impl Rounds {
         self.started
     }
 
-    /// Starts a round that is good with `need` answers and forgotten after `forget`.
-    pub(super) fn start(&mut self, need: usize, forget: Instant, aims: Vec<Aim>) -> Vec<Probe> {
+    /// Starts a round that is good with `need` answers, and whose answers count for something for `patience`.
+    pub(super) fn start(
+        &mut self,
+        need: usize,
+        now: Instant,
+        patience: Duration,
+        aims: Vec<Aim>,
+    ) -> Vec<Probe> {
+        let forget = after(now, patience);
         let mut round = Round {
             number: self.started,
             need,
@@ -95,7 +102,7 @@ impl Rounds {
         self.started += 1;
         let mut probes = Vec::with_capacity(aims.len());
         for Aim { target, deadline } in aims {
-            probes.push(Probe { target, sequence: self.sent });
+            probes.push(Probe { target, sequence: self.sent, patience });
             round.probes.push(Sent { sequence: self.sent, target, deadline, fate: Fate::Waiting });
             self.sent += 1;
         }
