@@ -11,5 +11,4 @@ pub mod core;
 pub mod datapath;
 pub mod monitor;
 pub mod nat;
-pub mod netlink;
 pub mod sysctl;

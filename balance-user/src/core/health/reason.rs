@@ -1,0 +1,148 @@
+//! Why a path is in the state it is in, in words for whoever was woken up by it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::State;
+
+/// Why a path is in its state. `Display` gives the words: empty while it is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is up: nothing to explain.
+    Fine,
+    /// It is not known yet whether these answer.
+    Starting(Vec<IpAddr>),
+    /// These did not answer.
+    NoAnswer {
+        /// The targets whose answers are missing.
+        missing: Vec<Missing>,
+        /// How long ago one of them answered last; none if none ever did.
+        since: Option<Duration>,
+    },
+    /// Packets were sent and nothing came back.
+    Silence {
+        /// How many packets were sent.
+        sent: u64,
+        /// In what time.
+        within: Duration,
+    },
+    /// There is no way to send anything: the reason as it was given.
+    NoPath(String),
+    /// It works again, and will be up if it still does in this time.
+    Returning(Duration),
+    /// There is a way again, and without targets nothing else to judge by: it will be up in this time.
+    PathBack(Duration),
+    /// It was so when this process took over.
+    Adopted(State),
+}
+
+/// A target whose answer is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The target.
+    pub target: IpAddr,
+    /// What happened instead, if it is known: an ICMP error, an error of the socket. None: just no answer in time.
+    pub why: Option<String>,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fine => Ok(()),
+            Self::Starting(targets) if targets.is_empty() => f.write_str("starting"),
+            Self::Starting(targets) => write!(f, "waiting for a first answer from {}", List(targets)),
+            Self::NoAnswer { missing, since } => no_answer(f, missing, *since),
+            Self::Silence { sent: 1, within } => {
+                write!(f, "sent 1 packet, received nothing for {} ms", within.as_millis())
+            }
+            Self::Silence { sent, within } => {
+                write!(f, "sent {sent} packets, received nothing for {} ms", within.as_millis())
+            }
+            Self::NoPath(why) => f.write_str(why),
+            Self::Returning(left) => write!(f, "answering again, up in {} s", seconds_up(*left)),
+            Self::PathBack(left) => write!(f, "connected again, up in {} s", seconds_up(*left)),
+            Self::Adopted(state) => write!(f, "{state} when the daemon started"),
+        }
+    }
+}
+
+fn no_answer(f: &mut fmt::Formatter<'_>, missing: &[Missing], since: Option<Duration>) -> fmt::Result {
+    let targets: Vec<IpAddr> = missing.iter().map(|missing| missing.target).collect();
+    write!(f, "no answer from {}", List(&targets))?;
+    match since {
+        Some(time) if time < Duration::from_secs(100) => {
+            write!(f, " for {}.{} s", time.as_secs(), time.subsec_millis() / 100)?;
+        }
+        Some(time) => {
+            write!(f, " for {}", humantime::format_duration(Duration::from_secs(time.as_secs() / 60 * 60)))?;
+        }
+        None => {}
+    }
+    // Targets of one path mostly fail alike: the first word on it is enough.
+    match missing.iter().find_map(|missing| missing.why.as_ref()) {
+        Some(why) => write!(f, " ({why})"),
+        None => Ok(()),
+    }
+}
+
+fn seconds_up(time: Duration) -> u128 {
+    time.as_millis().div_ceil(1000).max(1)
+}
+
+struct List<'a>(&'a [IpAddr]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, target) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{target}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(targets: &[&str], why: Option<&str>) -> Vec<Missing> {
+        let one = |target: &&str| Missing { target: target.parse().unwrap(), why: why.map(String::from) };
+        targets.iter().map(one).collect()
+    }
+
+    #[test]
+    fn reasons_read_like_an_operator_wants_them() {
+        let two = || missing(&["1.1.1.1", "9.9.9.9"], None);
+        let cases = [
+            (Reason::Fine, ""),
+            (Reason::Starting(vec![]), "starting"),
+            (Reason::Starting(vec!["1.1.1.1".parse().unwrap()]), "waiting for a first answer from 1.1.1.1"),
+            (
+                Reason::NoAnswer { missing: two(), since: Some(Duration::from_millis(849)) },
+                "no answer from 1.1.1.1, 9.9.9.9 for 0.8 s",
+            ),
+            (
+                Reason::NoAnswer { missing: two(), since: Some(Duration::from_secs(7325)) },
+                "no answer from 1.1.1.1, 9.9.9.9 for 2h 2m",
+            ),
+            (Reason::NoAnswer { missing: two(), since: None }, "no answer from 1.1.1.1, 9.9.9.9"),
+            (
+                Reason::NoAnswer { missing: missing(&["::1"], Some("network unreachable")), since: None },
+                "no answer from ::1 (network unreachable)",
+            ),
+            (
+                Reason::Silence { sent: 12, within: Duration::from_millis(300) },
+                "sent 12 packets, received nothing for 300 ms",
+            ),
+            (Reason::NoPath("no carrier on eth0".into()), "no carrier on eth0"),
+            (Reason::Returning(Duration::from_millis(2100)), "answering again, up in 3 s"),
+            (Reason::Returning(Duration::ZERO), "answering again, up in 1 s"),
+            (Reason::PathBack(Duration::from_secs(5)), "connected again, up in 5 s"),
+            (Reason::Adopted(State::Down), "down when the daemon started"),
+        ];
+        for (reason, words) in cases {
+            assert_eq!(reason.to_string(), words);
+        }
+    }
+}

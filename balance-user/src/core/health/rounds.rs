@@ -1,0 +1,237 @@
+//! The rounds of probes that are under way, and what became of the latest probes.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::{Missing, Probe};
+
+/// How many probes the loss statistics look back on.
+const WINDOW: usize = 100;
+
+/// All rounds whose answers still matter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rounds {
+    recent: VecDeque<Round>,
+    started: u64,
+    sent: u64,
+    /// What became of the latest probes, oldest first: the sequence, and whether it was lost.
+    window: VecDeque<(u64, bool)>,
+}
+
+/// A probe of the round that is about to start.
+pub(super) struct Aim {
+    pub(super) target: IpAddr,
+    /// When it counts as lost.
+    pub(super) deadline: Instant,
+}
+
+/// A round that has just turned out good or bad.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// The round; later ones have higher numbers.
+    pub(super) number: u64,
+    pub(super) verdict: Verdict,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Enough targets have answered. `late`: the round had been bad before.
+    Good { late: bool },
+    /// Too many answers are missing: these.
+    Bad(Vec<Missing>),
+}
+
+/// A probe that has been answered.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) target: IpAddr,
+    /// It was the first answer in its round.
+    pub(super) first: bool,
+    pub(super) judged: Option<Judged>,
+}
+
+#[derive(Clone, Debug)]
+struct Round {
+    number: u64,
+    /// How many answers make it good.
+    need: usize,
+    /// When late answers do not matter any more.
+    forget: Instant,
+    judged: Option<bool>,
+    probes: Vec<Sent>,
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    sequence: u64,
+    target: IpAddr,
+    deadline: Instant,
+    fate: Fate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    Waiting,
+    Answered,
+    Lost(Option<String>),
+}
+
+impl Rounds {
+    /// The number that the next round will have.
+    pub(super) fn next_number(&self) -> u64 {
+        self.started
+    }
+
+    /// Starts a round that is good with `need` answers, and whose answers count for something for `patience`.
+    pub(super) fn start(
+        &mut self,
+        need: usize,
+        now: Instant,
+        patience: Duration,
+        aims: Vec<Aim>,
+    ) -> Vec<Probe> {
+        let forget = after(now, patience);
+        let mut round = Round {
+            number: self.started,
+            need,
+            forget,
+            judged: None,
+            probes: Vec::with_capacity(aims.len()),
+        };
+        self.started += 1;
+        let mut probes = Vec::with_capacity(aims.len());
+        for Aim { target, deadline } in aims {
+            probes.push(Probe { target, sequence: self.sent, patience });
+            round.probes.push(Sent { sequence: self.sent, target, deadline, fate: Fate::Waiting });
+            self.sent += 1;
+        }
+        self.recent.push_back(round);
+        probes
+    }
+
+    /// The probe with this sequence was answered; none if it is not known any more, or was answered before.
+    pub(super) fn answer(&mut self, sequence: u64) -> Option<Answered> {
+        let (round, index) = self.find(sequence)?;
+        let first = round.answered() == 0;
+        let probe = round.probes.get_mut(index)?;
+        let before = std::mem::replace(&mut probe.fate, Fate::Answered);
+        if before == Fate::Answered {
+            return None;
+        }
+        let answered = Answered { target: probe.target, first, judged: round.judge() };
+        if before == Fate::Waiting {
+            self.note(sequence, false);
+        } else if let Some(entry) = self.window.iter_mut().find(|(noted, _)| *noted == sequence) {
+            entry.1 = false;
+        }
+        Some(answered)
+    }
+
+    /// The probe with this sequence failed for this reason: lost without waiting any longer.
+    pub(super) fn fail(&mut self, sequence: u64, why: String) -> Option<Judged> {
+        let (round, index) = self.find(sequence)?;
+        let probe = round.probes.get_mut(index)?;
+        if probe.fate != Fate::Waiting {
+            return None;
+        }
+        probe.fate = Fate::Lost(Some(why));
+        let judged = round.judge();
+        self.note(sequence, true);
+        judged
+    }
+
+    /// Judges the probes whose deadline has passed; what rounds turn bad by it, oldest first.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Judged> {
+        let mut judged = Vec::new();
+        let mut lost = Vec::new();
+        for round in &mut self.recent {
+            for probe in &mut round.probes {
+                if probe.fate == Fate::Waiting && probe.deadline <= now {
+                    probe.fate = Fate::Lost(None);
+                    lost.push(probe.sequence);
+                }
+            }
+            judged.extend(round.judge());
+        }
+        for sequence in lost {
+            self.note(sequence, true);
+        }
+        while self.recent.front().is_some_and(|round| round.forget <= now) {
+            self.recent.pop_front();
+        }
+        judged
+    }
+
+    /// When [`Self::expire`] will have something to judge.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let probes = self.recent.iter().flat_map(|round| &round.probes);
+        probes.filter(|probe| probe.fate == Fate::Waiting).map(|probe| probe.deadline).min()
+    }
+
+    /// Forgets what is under way: its answers will not count for anything. The statistics stay.
+    pub(super) fn clear(&mut self) {
+        self.recent.clear();
+    }
+
+    /// How many of the latest probes were lost, in percent.
+    #[expect(clippy::cast_precision_loss, reason = "the window is short")]
+    pub(super) fn loss_percent(&self) -> f64 {
+        let lost = self.window.iter().filter(|(_, lost)| *lost).count();
+        if self.window.is_empty() { 0.0 } else { lost as f64 * 100.0 / self.window.len() as f64 }
+    }
+
+    fn find(&mut self, sequence: u64) -> Option<(&mut Round, usize)> {
+        self.recent.iter_mut().find_map(|round| {
+            let index = round.probes.iter().position(|probe| probe.sequence == sequence)?;
+            Some((round, index))
+        })
+    }
+
+    /// Writes down what became of a probe.
+    fn note(&mut self, sequence: u64, lost: bool) {
+        if self.window.len() == WINDOW {
+            self.window.pop_front();
+        }
+        self.window.push_back((sequence, lost));
+    }
+}
+
+impl Round {
+    fn answered(&self) -> usize {
+        self.probes.iter().filter(|probe| probe.fate == Fate::Answered).count()
+    }
+
+    /// The verdict, if there is a new one.
+    fn judge(&mut self) -> Option<Judged> {
+        let answered = self.answered();
+        let waiting = self.probes.iter().filter(|probe| probe.fate == Fate::Waiting).count();
+        let good = answered >= self.need;
+        if !good && answered + waiting >= self.need {
+            return None;
+        }
+        // A bad round may still turn good by late answers; a good one stays good.
+        let before = self.judged.replace(good);
+        if before == Some(good) {
+            return None;
+        }
+        let verdict =
+            if good { Verdict::Good { late: before.is_some() } } else { Verdict::Bad(self.missing()) };
+        Some(Judged { number: self.number, verdict })
+    }
+
+    fn missing(&self) -> Vec<Missing> {
+        let missing = self.probes.iter().filter_map(|probe| match &probe.fate {
+            Fate::Answered => None,
+            Fate::Waiting => Some((probe.target, None)),
+            Fate::Lost(why) => Some((probe.target, why.clone())),
+        });
+        missing.map(|(target, why)| Missing { target, why }).collect()
+    }
+}
+
+/// `now + time`, for times that come from a config and may be absurd.
+pub(super) fn after(now: Instant, time: Duration) -> Instant {
+    const LONG: Duration = Duration::from_hours(10 * 365 * 24);
+    now + time.min(LONG)
+}

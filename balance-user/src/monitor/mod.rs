@@ -1,0 +1,3 @@
+//! Looks after the ISPs: carries out what [`crate::core::health`] wants to know.
+
+pub mod prober;
