@@ -24,7 +24,7 @@ impl IspId {
 
     /// All ids, lowest first.
     pub fn all() -> impl Iterator<Item = Self> {
-        (1..=MAX_ISPS as u8).map(Self)
+        (1..=u8::MAX).map_while(Self::new)
     }
 }
 
