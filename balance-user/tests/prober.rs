@@ -99,6 +99,8 @@ impl Lab {
         lab.router.sysctl("net/ipv4/conf/all/rp_filter", "0");
         lab.router.sysctl("net/ipv4/conf/default/rp_filter", "0");
         for (n, isp) in (1..).zip(&lab.isps) {
+            // No answer to ARP for the target: without the mark its probes would not get through.
+            isp.sysctl("net/ipv4/conf/all/arp_ignore", "1");
             isp.sysctl("net/ipv4/ip_forward", "1");
             isp.sysctl("net/ipv6/conf/all/forwarding", "1");
             isp.ip(&format!("link add eth0 type veth peer name wan{n} netns {}", lab.router.path()));

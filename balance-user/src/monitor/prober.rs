@@ -41,7 +41,7 @@ pub enum Failure {
     /// It could not be sent.
     #[error("cannot send: {0}")]
     Send(#[source] io::Error),
-    /// A router says that it did not arrive.
+    /// A router, or this host when the gateway does not answer, says that it did not arrive.
     #[error("{from} says {}", describe(*.family, *.kind, *.code))]
     Rejected {
         /// Who says so.
