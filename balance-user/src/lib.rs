@@ -11,4 +11,5 @@ pub mod core;
 pub mod datapath;
 pub mod monitor;
 pub mod nat;
+pub mod netlink;
 pub mod sysctl;

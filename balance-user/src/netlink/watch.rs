@@ -1,0 +1,192 @@
+//! Keeps a [`Network`] current.
+
+use std::io;
+
+use netlink_packet_core::NLM_F_REPLACE;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::route::{RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::NetlinkError;
+use super::message::{Outcome, apply};
+use super::socket::{Dumped, Frame, Socket};
+use crate::core::network::Network;
+
+/// The events we hear of: links, addresses and routes of both families.
+const GROUPS: u32 = (libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV6_ROUTE) as u32;
+
+/// Room for events that have not been read yet, in bytes: some 30,000 route changes.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// So many datagrams are read before changes are reported, so that a flood of route changes cannot hold up the
+/// one that matters.
+const BATCH: usize = 1024;
+
+/// So often a dump is repeated that was interrupted by a change.
+const DUMP_ATTEMPTS: usize = 3;
+
+/// Follows the kernel's events.
+///
+/// It listens first and reads the state afterwards, so nothing falls in between. It reads all anew when
+/// * events were lost (`ENOBUFS`); the queue is read empty before that, since until then the kernel goes on
+///   dropping events without saying so again;
+/// * an event says that more has changed than it tells ([`Outcome::Unclear`]);
+/// * the socket broke.
+///
+/// Routes that are not default routes are thrown away by a look at one byte.
+pub struct Watcher {
+    socket: Socket,
+    network: Network,
+    receive_buffer: usize,
+    /// What we know may be wrong: read it anew.
+    stale: bool,
+    /// There are changes that [`Watcher::changed`] has not reported yet.
+    unreported: bool,
+}
+
+impl Watcher {
+    /// Starts watching the network namespace of this thread, and says how it is now.
+    pub async fn start() -> Result<(Self, Network), NetlinkError> {
+        Self::start_with_buffer(RECEIVE_BUFFER).await
+    }
+
+    /// The same with room for so many bytes of unread events.
+    pub async fn start_with_buffer(receive_buffer: usize) -> Result<(Self, Network), NetlinkError> {
+        let socket = Socket::subscribe(GROUPS, receive_buffer)?;
+        let network = dump().await?;
+        let watcher =
+            Self { socket, network: network.clone(), receive_buffer, stale: false, unreported: false };
+        Ok((watcher, network))
+    }
+
+    /// Waits until something has changed and says how the network is now. Changes that are queued already are
+    /// reported together; there is no waiting for more. May be cancelled: no change gets lost.
+    ///
+    /// After an error it may be called again, and starts anew; better after a pause.
+    pub async fn changed(&mut self) -> Result<&Network, NetlinkError> {
+        loop {
+            if self.stale {
+                self.resynchronise().await?;
+            }
+            if self.unreported {
+                self.unreported = false;
+                return Ok(&self.network);
+            }
+            match self.socket.receive().await.and_then(|()| self.take_batch()) {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    tracing::info!("route events were lost, reading everything anew");
+                    self.stale = true;
+                    self.drain()?;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the netlink socket broke, opening another");
+                    self.stale = true;
+                    self.socket = Socket::subscribe(GROUPS, self.receive_buffer)?;
+                }
+            }
+        }
+    }
+
+    /// Takes in the datagram that is there and those that are queued behind it.
+    fn take_batch(&mut self) -> io::Result<()> {
+        for _ in 0..BATCH {
+            for frame in self.socket.frames().filter(is_relevant) {
+                let Some(message) = frame.parse() else { continue };
+                match apply(&mut self.network, &message, frame.flags & NLM_F_REPLACE != 0) {
+                    Outcome::Unchanged => {}
+                    Outcome::Changed => self.unreported = true,
+                    Outcome::Unclear => {
+                        self.unreported = true;
+                        self.stale = true;
+                    }
+                }
+            }
+            if !self.socket.receive_queued()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the queue empty, without looking.
+    fn drain(&mut self) -> io::Result<()> {
+        loop {
+            match self.socket.receive_queued() {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn resynchronise(&mut self) -> Result<(), NetlinkError> {
+        let network = dump().await?;
+        self.unreported |= network != self.network;
+        self.network = network;
+        self.stale = false;
+        Ok(())
+    }
+}
+
+/// How the network of this thread's namespace is now.
+///
+/// The links come first: the kernel lists them under the lock that changes to the network are made under, so
+/// that whatever an event has announced is complete by the time the routes are read. To find the default
+/// routes of all tables all unicast routes must be listed, as the kernel has no narrower filter; others are
+/// dropped unparsed, and nothing is stored of them.
+pub async fn dump() -> Result<Network, NetlinkError> {
+    let mut socket = Socket::open()?;
+    let mut network = Network::default();
+    for _ in 0..DUMP_ATTEMPTS {
+        network = Network::default();
+        let mut dumped = Dumped::Whole;
+        for (request, action) in requests() {
+            let each = |frame: &Frame<'_>| {
+                if let Some(message) = is_relevant(frame).then(|| frame.parse()).flatten() {
+                    apply(&mut network, &message, false);
+                }
+            };
+            if socket.dump(request, action, each).await? == Dumped::Interrupted {
+                dumped = Dumped::Interrupted;
+            }
+        }
+        if dumped == Dumped::Whole {
+            break;
+        }
+    }
+    Ok(network)
+}
+
+fn requests() -> [(RouteNetlinkMessage, &'static str); 4] {
+    let mut links = LinkMessage::default();
+    links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let routes = |family| {
+        let mut routes = RouteMessage::default();
+        routes.header.address_family = family;
+        routes.header.kind = RouteType::Unicast;
+        RouteNetlinkMessage::GetRoute(routes)
+    };
+    [
+        (RouteNetlinkMessage::GetLink(links), "list the devices"),
+        (RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list the addresses"),
+        (routes(AddressFamily::Inet), "list the IPv4 routes"),
+        (routes(AddressFamily::Inet6), "list the IPv6 routes"),
+    ]
+}
+
+/// Whether a message may matter, by its kind, and for a route by the length of its destination's prefix (the
+/// second byte): so a million routes that are no default routes cost next to nothing.
+fn is_relevant(frame: &Frame<'_>) -> bool {
+    match frame.kind {
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => frame.payload.get(1) == Some(&0),
+        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => true,
+        _ => false,
+    }
+}
