@@ -190,8 +190,6 @@ pub fn local_key(address: core::net::IpAddr, length: u8) -> (LocalKey, u32) {
 
 #[cfg(feature = "user")]
 mod pod {
-    #![expect(unsafe_code, reason = "aya wants to know that these types are plain old data")]
-
     use super::{Count, Device, IspCounters, IspEntry, Settings};
 
     // SAFETY: all are repr(C), of integers only, without padding that is not a field.

@@ -1,9 +1,5 @@
 //! What runs in the kernel: entry points only.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(
-    target_arch = "bpf",
-    expect(unsafe_code, reason = "contexts and per-CPU map entries come from the kernel as pointers")
-)]
 
 #[cfg(target_arch = "bpf")]
 mod count;

@@ -7,7 +7,9 @@
 pub mod cli;
 pub mod config;
 pub mod conntrack;
+pub mod control;
 pub mod core;
+pub mod daemon;
 pub mod datapath;
 pub mod monitor;
 pub mod nat;

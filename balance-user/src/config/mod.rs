@@ -160,6 +160,8 @@ const _: () =
 impl RoutingConfig {
     /// How many tables we may use: the balanced default, and one for each ISP there can be.
     pub const TABLES: u32 = 64;
+    /// How many rule priorities we may use.
+    pub const PRIORITIES: u32 = 1000;
 }
 
 impl Default for RoutingConfig {

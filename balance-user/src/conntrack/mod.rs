@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 
-use balance_common::IspId;
+use balance_common::{Family, IspId};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
@@ -48,11 +48,15 @@ impl ConntrackError {
     }
 }
 
-/// Deletes the entries of one ISP, of both families. No other entry is touched. What the kernel has handed to
-/// flow offloading is not deleted.
-pub fn delete_by_mark(mark: IspMark) -> Result<(), ConntrackError> {
+/// Deletes the entries of one ISP in one family. No other entry is touched. What the kernel has handed to flow
+/// offloading is not deleted.
+pub fn delete_by_mark(mark: IspMark, family: Family) -> Result<(), ConntrackError> {
+    let family = match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    };
     let filter = mark_attributes(mark.value(), mark.mask());
-    ConntrackSocket::open()?.request(ConntrackMessage::Delete(filter.to_vec()))
+    ConntrackSocket::open()?.request(family, ConntrackMessage::Delete(filter.to_vec()))
 }
 
 /// How many entries each ISP has, of both families; ISPs that have none are left out. Entries are counted as they

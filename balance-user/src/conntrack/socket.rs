@@ -47,8 +47,12 @@ impl ConntrackSocket {
     }
 
     /// Sends one request and waits until it is done.
-    pub(super) fn request(&mut self, message: ConntrackMessage) -> Result<(), ConntrackError> {
-        let bytes = self.serialize(NetfilterProtoFamily::Unspec, message, NLM_F_ACK);
+    pub(super) fn request(
+        &mut self,
+        family: NetfilterProtoFamily,
+        message: ConntrackMessage,
+    ) -> Result<(), ConntrackError> {
+        let bytes = self.serialize(family, message, NLM_F_ACK);
         self.send(&bytes)?;
         let last = self.sequence;
         self.answers(|answer| match answer {

@@ -22,9 +22,30 @@ pub(super) struct Isp {
     pub(super) forced: Forced,
     /// When its state last changed, in milliseconds of the Unix epoch.
     pub(super) since_ms: u64,
+    /// What the operator was last told.
+    pub(super) announced: Option<Conclusion>,
     paths: [Path; 2],
     silence: Option<Silence>,
     traffic: Option<Traffic>,
+}
+
+/// Whether an ISP works, as the operator is told it. Moments of doubt are not worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Conclusion {
+    usable: bool,
+    down: bool,
+    forced: Forced,
+}
+
+/// What of an ISP the plan depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    weight: u16,
+    forced: Forced,
+    since_ms: u64,
+    states: [State; 2],
+    usable: [bool; 2],
+    down_order: [Option<u64>; 2],
 }
 
 /// An ISP in one family.
@@ -59,6 +80,7 @@ impl Isp {
             weight: config.weight,
             forced: Forced::No,
             since_ms: 0,
+            announced: None,
             paths: Family::ALL.map(path),
             silence: None,
             traffic: None,
@@ -211,10 +233,21 @@ impl Isp {
         [State::Suspect, State::Up, State::Unknown].into_iter().find(|state| states.contains(state)).unwrap_or(State::Down)
     }
 
-    /// What the operator is told of when it changes; moments of doubt are not worth it.
-    pub(super) fn announced(&self) -> (bool, bool, Forced) {
+    pub(super) fn conclusion(&self) -> Conclusion {
         let state = self.state();
-        (state.is_usable(), state == State::Down, self.forced)
+        Conclusion { usable: state.is_usable(), down: state == State::Down, forced: self.forced }
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let [v4, v6] = &self.paths;
+        Fingerprint {
+            weight: self.weight,
+            forced: self.forced,
+            since_ms: self.since_ms,
+            states: [v4, v6].map(|path| path.health.state()),
+            usable: Family::ALL.map(|family| self.is_usable(family)),
+            down_order: [v4, v6].map(|path| path.down_order),
+        }
     }
 
     pub(super) fn state_text(&self) -> String {

@@ -21,6 +21,8 @@ use balance_common::{Family, IspId, MarkMask};
 use crate::config::Config;
 use crate::sysctl::SysctlFacts;
 use health::Probe;
+pub use isp::Fingerprint;
+pub use planner::nft_table_name;
 use isp::Isp;
 use network::Network;
 use plan::Plan;
@@ -70,8 +72,6 @@ pub enum Event {
     },
     /// The config is now this one.
     Reload(Config),
-    /// Nothing but time.
-    Tick,
 }
 
 /// Packets on an ISP's device.
@@ -193,9 +193,8 @@ impl Core {
         }
     }
 
-    /// Takes in an event. [`Self::plan`] may be another one afterwards.
-    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
-        let before: BTreeMap<IspId, _> = self.isps.iter().map(|(&id, isp)| (id, isp.announced())).collect();
+    /// Takes in an event. What follows from it, and from those that came with it, [`Self::advance`] tells.
+    pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Network(network) => {
                 self.network = network;
@@ -229,28 +228,41 @@ impl Core {
                 }
             }
             Event::Reload(config) => self.reload(config, now),
-            Event::Tick => {}
         }
+    }
+
+    /// Lets time pass and draws the conclusions; [`Self::plan`] may be another one afterwards.
+    pub fn advance(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = self.poll(now);
         self.settle(now);
         effects.extend(self.delete_flows());
-        for (id, isp) in &mut self.isps {
-            if before.get(id).is_none_or(|before| *before != isp.announced()) {
-                isp.since_ms = self.clock.epoch_ms(now);
-                effects.push(Effect::Announce {
-                    isp: isp.config.name.clone(),
-                    state: isp.state_text(),
-                    reason: isp.reason(now),
-                });
+        for isp in self.isps.values_mut() {
+            let conclusion = isp.conclusion();
+            if isp.announced == Some(conclusion) {
+                continue;
             }
+            if isp.announced.replace(conclusion).is_some() || isp.since_ms == 0 {
+                isp.since_ms = self.clock.epoch_ms(now);
+            }
+            effects.push(Effect::Announce {
+                isp: isp.config.name.clone(),
+                state: isp.state_text(),
+                reason: isp.reason(now),
+            });
         }
         effects
     }
 
-    /// When to call [`Self::handle`] at the latest, with a tick if nothing else happens.
+    /// When to call [`Self::advance`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.isps.values().flat_map(Isp::paths).filter_map(|path| path.health.next_deadline()).min()
+    }
+
+    /// All that the plan depends on apart from the network and the config: while it is the same, so is the plan.
+    #[must_use]
+    pub fn fingerprint(&self) -> Vec<Fingerprint> {
+        self.isps.values().map(Isp::fingerprint).collect()
     }
 
     /// What the kernel should look like now.
@@ -281,12 +293,6 @@ impl Core {
     #[must_use]
     pub const fn mask(&self) -> MarkMask {
         self.mask
-    }
-
-    /// The longest that the probes of an ISP may take, in the end.
-    #[must_use]
-    pub fn patience(&self, isp: IspId) -> Duration {
-        self.isps.get(&isp).map_or(Duration::ZERO, |isp| isp.config.monitor.timeout.saturating_mul(2))
     }
 
     /// The addresses of each ISP, by which flows that are older than us are known.

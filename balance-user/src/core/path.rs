@@ -17,7 +17,7 @@ const MAIN_TABLE: u32 = 254;
 /// The gateway is the one of the config, else none on a point-to-point device, else that of a default route by the
 /// device in any table (main before others, then by metric), else the one known before, as long as the device has
 /// an address: some DHCP clients take away each other's default routes.
-pub fn find_next_hop(
+pub(super) fn find_next_hop(
     isp: &IspConfig,
     family: Family,
     network: &Network,
@@ -52,11 +52,11 @@ pub fn find_next_hop(
 
 /// Why there is no way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoPath(pub String);
+pub(super) struct NoPath(pub(super) String);
 
 /// Can a device reach the internet in this family at all? Every device has a link-local IPv6 address, which
 /// says nothing.
-pub fn has_address(network: &Network, link: &Link, family: Family) -> bool {
+pub(super) fn has_address(network: &Network, link: &Link, family: Family) -> bool {
     network
         .addresses_of(link.index)
         .any(|address| family_of(address.net.addr()) == family && !is_link_local(address.net.addr()))
@@ -64,13 +64,13 @@ pub fn has_address(network: &Network, link: &Link, family: Family) -> bool {
 
 /// Is it an IPv6 link-local address (fe80::/10)?
 #[must_use]
-pub fn is_link_local(address: IpAddr) -> bool {
+pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The name of a family, for messages.
 #[must_use]
-pub const fn name_of(family: Family) -> &'static str {
+pub(super) const fn name_of(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",

@@ -40,7 +40,7 @@ pub(super) fn plan(core: &Core, instance: &str, facts: &SysctlFacts) -> Plan {
 
 /// The name of the nft table of an instance.
 #[must_use]
-pub fn nft_name(instance: &str) -> String {
+pub fn nft_table_name(instance: &str) -> String {
     if instance == "main" { "balance".to_owned() } else { format!("balance-{instance}") }
 }
 
@@ -72,7 +72,7 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     KernelPlan {
         routes,
         rules,
-        nft: nft_table(&nft_name(instance), core.mask.bits(), &isps),
+        nft: nft_table(&nft_table_name(instance), core.mask.bits(), &isps),
         sysctls: sysctl::plan(&isp_devices, &lan_devices, facts),
         table_names,
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use balance_common::IspId;
+use balance_common::{Family, IspId};
 use balance_user::conntrack::{IspMark, adopt, count_by_mark, delete_by_mark};
 
 use crate::netns::Netns;
@@ -43,7 +43,7 @@ const V4: [&str; 4] = ["10.0.0.2", "203.0.113.1", "203.0.113.1", "192.0.2.2"];
 const V6: [&str; 4] = ["fd00::2", "2001:db8::1", "2001:db8::1", "2001:db8:1::2"];
 
 #[test]
-fn deleting_removes_exactly_one_isps_entries_of_both_families() {
+fn deleting_removes_exactly_one_isps_entries_of_one_family() {
     let Some(netns) = Netns::new() else { return };
     for (port, mark) in [(1, 0), (2, 0x100), (3, 0x200), (4, 0x4000_0200), (5, 0x300), (6, 0x2)] {
         insert(&netns, port, V4, mark);
@@ -51,9 +51,11 @@ fn deleting_removes_exactly_one_isps_entries_of_both_families() {
     }
     let count = || netns.run(|| count_by_mark(MASK)).unwrap();
     assert_eq!(count(), BTreeMap::from([(id(1), 2), (id(2), 4), (id(3), 2)]));
-    netns.run(|| delete_by_mark(mark(2))).unwrap();
+    netns.run(|| delete_by_mark(mark(2), Family::V4)).unwrap();
+    assert_eq!(count(), BTreeMap::from([(id(1), 2), (id(2), 2), (id(3), 2)]), "IPv6 stays");
+    netns.run(|| delete_by_mark(mark(2), Family::V6)).unwrap();
     assert_eq!(count(), BTreeMap::from([(id(1), 2), (id(3), 2)]));
-    netns.run(|| delete_by_mark(mark(2))).expect("none left is fine");
+    netns.run(|| delete_by_mark(mark(2), Family::V6)).expect("none left is fine");
     assert_eq!(netns.command("conntrack -C").trim(), "8", "foreign and unmarked entries stay");
 }
 

@@ -1,0 +1,72 @@
+//! The control socket: one JSON request a line, one JSON response a line.
+
+mod client;
+mod server;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{ControlError, ask};
+pub use server::{Asked, listen};
+
+use crate::core::Quality;
+
+/// What can be asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// What only it knows of the ISPs.
+    Quality,
+    /// Another weight for an ISP.
+    SetWeight {
+        /// Its name.
+        isp: String,
+        /// The weight, 1 to 1000.
+        weight: u16,
+    },
+    /// An ISP is to be used, or not, whatever its health; or its health is to decide.
+    Force {
+        /// Its name.
+        isp: String,
+        /// What it is to be.
+        to: Force,
+    },
+    /// End, leaving the kernel as it is.
+    Quit,
+}
+
+/// What an ISP is forced to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Force {
+    /// In use.
+    Up,
+    /// Not in use.
+    Down,
+    /// What its health says.
+    Auto,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "snake_case")]
+pub enum Response {
+    /// It is done.
+    Done,
+    /// What it knows, by the ISPs' names.
+    Quality {
+        /// Of each ISP.
+        isps: BTreeMap<String, Quality>,
+    },
+    /// There is no such ISP.
+    NoSuchIsp {
+        /// The ISPs that there are.
+        isps: Vec<String>,
+    },
+    /// It makes no sense, or failed.
+    Error {
+        /// Why.
+        message: String,
+    },
+}

@@ -1,0 +1,227 @@
+//! The daemon's hands: everything that it has in the kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use balance_common::layout::IspEntry;
+use balance_common::{Family, IspId};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::conntrack::{self, IspMark};
+use crate::core::plan::{Plan, ProberPlan};
+use crate::core::{Core, Effect, Fingerprint, Traffic};
+use crate::datapath::{Datapath, DatapathError, Maps, Pins};
+use crate::monitor::{Outcome, Prober};
+use crate::nat;
+use crate::sysctl::SysctlFacts;
+
+use super::reconciler::{ReconcileError, Reconciler};
+use super::{Instance, RETRY_INTERVAL, Scope};
+
+/// Everything that the daemon has in the kernel.
+pub(super) struct Kernel {
+    instance: String,
+    mask: u32,
+    datapath: Datapath,
+    maps: Maps,
+    reconciler: Reconciler,
+    nft_watch: Option<nat::Watch>,
+    probers: BTreeMap<(IspId, Family), (ProberPlan, Prober)>,
+    outcomes: mpsc::Sender<Outcome>,
+    applied: Option<(Vec<Fingerprint>, Plan)>,
+    facts: SysctlFacts,
+    retry_at: Option<Instant>,
+    /// Failures of the round before: each is told of once.
+    told: BTreeSet<String>,
+}
+
+impl Kernel {
+    /// Loads the programs, taking over what an earlier daemon has left.
+    pub(super) fn open(
+        instance: &Instance,
+        config: &Config,
+        outcomes: mpsc::Sender<Outcome>,
+    ) -> anyhow::Result<Self> {
+        let datapath = Datapath::load(Pins::of(instance.name()), config.attach, instance.clsact())?;
+        let nft_watch = nat::Watch::new()
+            .inspect_err(|error| tracing::warn!(%error, "cannot watch nft: a flushed table is noticed later"))
+            .ok();
+        let reconciler = Reconciler::new(instance, config.routing)?;
+        Ok(Self {
+            instance: instance.name().to_owned(),
+            mask: config.mark_mask,
+            maps: datapath.maps()?,
+            datapath,
+            facts: reconciler.facts(&isp_devices(config)),
+            reconciler,
+            nft_watch,
+            probers: BTreeMap::new(),
+            outcomes,
+            applied: None,
+            retry_at: None,
+            told: BTreeSet::new(),
+        })
+    }
+
+    /// What an earlier daemon knew of the ISPs.
+    pub(super) fn left(&self) -> Result<BTreeMap<IspId, IspEntry>, DatapathError> {
+        self.maps.isps()
+    }
+
+    /// When to try again what failed; none if nothing did.
+    pub(super) const fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Returns when somebody has changed nft's ruleset.
+    pub(super) async fn nft_changed(&self) {
+        let failed = match &self.nft_watch {
+            Some(watch) => watch.changed().await.is_err(),
+            None => true,
+        };
+        if failed {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The ISPs may have other names or ids now.
+    pub(super) const fn renamed(&mut self) {
+        self.reconciler.rename();
+    }
+
+    /// The traffic of the ISPs so far.
+    pub(super) fn traffic(&self) -> BTreeMap<IspId, Traffic> {
+        let Some((_, plan)) = &self.applied else { return BTreeMap::new() };
+        plan.maps
+            .isps
+            .keys()
+            .filter_map(|&isp| {
+                let counters = self.maps.counters(isp).ok()?;
+                Some((isp, Traffic { tx: counters.tx.packets, rx: counters.rx.packets }))
+            })
+            .collect()
+    }
+
+    /// Gives flows that are older than we are the mark of the ISP they use, so that they stay there.
+    pub(super) async fn adopt_flows(&self, core: &Core) {
+        let mask = self.mask;
+        let isps: Vec<_> = core
+            .addresses()
+            .into_iter()
+            .filter_map(|(isp, addresses)| Some((IspMark::new(isp, mask)?, addresses)))
+            .collect();
+        match tokio::task::spawn_blocking(move || conntrack::adopt(mask, &isps)).await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(flows)) => tracing::info!(flows, "flows that were there before stay with their ISP"),
+            Ok(Err(error)) => tracing::warn!(%error, "flows that were there before may have to move"),
+        }
+    }
+
+    /// Carries out the plan, and the effects when the way for them is prepared.
+    pub(super) async fn apply(&mut self, core: &Core, scope: Scope, effects: Vec<Effect>) {
+        if scope >= Scope::Routing {
+            self.facts = self.reconciler.facts(&isp_devices(core.config()));
+        }
+        let fingerprint = core.fingerprint();
+        let unchanged = self.applied.as_ref().is_some_and(|(applied, _)| *applied == fingerprint);
+        if scope == Scope::Changes && unchanged {
+            self.carry_out(effects).await;
+            return;
+        }
+        let plan = core.plan(&self.instance, &self.facts);
+        let before = self.applied.replace((fingerprint, plan.clone())).map(|(_, plan)| plan);
+        let mut errors = Failures::default();
+        errors.take(self.maps.apply(&plan.maps).err());
+        let (probes, urgent): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|effect| matches!(effect, Effect::Probe { .. }));
+        self.carry_out(urgent).await;
+        let kernel_changed = before.as_ref().is_none_or(|before| before.kernel != plan.kernel);
+        if scope >= Scope::Routing || kernel_changed {
+            errors.take(self.reconciler.routing(&plan.kernel).await);
+        }
+        let rest_changed = before.as_ref().is_none_or(|before| {
+            before.kernel.nft != plan.kernel.nft || before.kernel.sysctls != plan.kernel.sysctls
+        });
+        if scope == Scope::Everything || rest_changed {
+            errors.take(self.reconciler.rest(&plan.kernel).await);
+        }
+        errors.take(self.datapath.attach(&plan.attachments));
+        errors.take(self.renew_probers(&plan.probers));
+        self.carry_out(probes).await;
+        self.tell(errors, &plan);
+    }
+
+    async fn carry_out(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Probe { isp, family, probe } => {
+                    if let Some((_, prober)) = self.probers.get(&(isp, family)) {
+                        prober.send(probe);
+                    }
+                }
+                Effect::DeleteFlows { isp, family } => self.delete_flows(isp, family).await,
+                Effect::Announce { isp, state, reason } => tracing::info!(isp, state, reason, "ISP"),
+            }
+        }
+    }
+
+    async fn delete_flows(&self, isp: IspId, family: Family) {
+        let Some(mark) = IspMark::new(isp, self.mask) else { return };
+        match tokio::task::spawn_blocking(move || conntrack::delete_by_mark(mark, family)).await {
+            Ok(Err(error)) => tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it"),
+            Ok(Ok(())) | Err(_) => {}
+        }
+    }
+
+    fn renew_probers(&mut self, plan: &BTreeMap<(IspId, Family), ProberPlan>) -> Vec<std::io::Error> {
+        self.probers.retain(|path, (made, _)| plan.get(path) == Some(made));
+        let mut errors = Vec::new();
+        for (&(isp, family), &wanted) in plan {
+            if self.probers.contains_key(&(isp, family)) {
+                continue;
+            }
+            match Prober::new(isp, family, wanted.index, wanted.mark, self.outcomes.clone()) {
+                Ok(prober) => drop(self.probers.insert((isp, family), (wanted, prober))),
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
+    }
+
+    /// Logs failures that are new, and sees to another try. What fails on a device that has just gone is no failure.
+    fn tell(&mut self, Failures(errors): Failures, plan: &Plan) {
+        for error in errors.difference(&self.told) {
+            tracing::warn!(devices = plan.attachments.len(), "{error}; will try again");
+        }
+        self.retry_at = (!errors.is_empty()).then(|| Instant::now() + RETRY_INTERVAL);
+        self.told = errors;
+    }
+}
+
+#[derive(Default)]
+struct Failures(BTreeSet<String>);
+
+impl Failures {
+    fn take<E: std::error::Error>(&mut self, errors: impl IntoIterator<Item = E>) {
+        self.0.extend(errors.into_iter().map(|error| with_sources(&error)));
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Transparent errors repeat themselves.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn isp_devices(config: &Config) -> Vec<&str> {
+    config.isps.iter().map(|isp| isp.device.as_str()).collect()
+}

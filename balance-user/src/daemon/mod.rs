@@ -1,0 +1,280 @@
+//! The daemon: the thin shell around the core.
+//!
+//! One loop waits for whatever happens first, hands it to the core, and carries out what comes back: first the
+//! eBPF maps, which take new flows off a dead ISP; then the conntrack entries of flows that need another way; then
+//! routing and the rest.
+
+mod instance;
+mod kernel;
+mod reconciler;
+mod stop;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use balance_common::layout::Forced;
+use nix::sys::resource::{Resource, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+
+use crate::config::Config;
+use crate::control::{self, Asked, Force, Request, Response};
+use crate::core::{Clock, Core, Event};
+use crate::monitor::Outcome;
+use crate::netlink::watch::Watcher;
+
+pub use instance::{Instance, Lock, LockError};
+use kernel::Kernel;
+pub use stop::stop;
+
+/// How often the traffic of the ISPs is looked at: detecting silence takes this much longer at most.
+const TRAFFIC_INTERVAL: Duration = Duration::from_millis(100);
+/// How often everything is compared with the plan though nothing has happened that we know of.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
+/// After something failed, how soon to try again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the instance's daemon until a signal or the control socket ends it. What it has made in the kernel stays.
+pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[String]) -> anyhow::Result<()> {
+    let _lock = instance.lock()?;
+    // Kernels before 5.11 count maps as locked memory.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, nix::libc::RLIM_INFINITY, nix::libc::RLIM_INFINITY);
+    let mut signals = Signals::new().context("cannot catch signals")?;
+    let (watcher, network) = Watcher::start().await.context("cannot watch the network")?;
+    let (outcomes_sender, outcomes) = mpsc::channel(1024);
+    let mut kernel = Kernel::open(instance, &config, outcomes_sender)?;
+    let mut core = Core::new(config, &kernel.left()?, network, clock())?;
+    if !only.is_empty() {
+        core.force_only(only);
+    }
+    kernel.adopt_flows(&core).await;
+    kernel.apply(&core, Scope::Everything, Vec::new()).await;
+    let asked = control::listen(instance).context("cannot listen on the control socket")?;
+    let mut daemon = Daemon {
+        config_path: path.to_owned(),
+        core,
+        kernel,
+        watcher,
+        outcomes,
+        asked,
+        traffic: ticker(TRAFFIC_INTERVAL),
+        reconcile: ticker(RECONCILE_INTERVAL),
+        watchdog: watchdog(),
+    };
+    let effects = daemon.core.advance(Instant::now());
+    daemon.kernel.apply(&daemon.core, Scope::Changes, effects).await;
+    sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
+    tracing::info!(instance = instance.name(), "balancing");
+    daemon.serve(&mut signals).await;
+    tracing::info!("ended; the kernel goes on balancing, `balance-user stop` puts everything back");
+    Ok(())
+}
+
+/// How much to compare with the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    /// What is planned otherwise than before.
+    Changes,
+    /// That, and routing, since the network has changed.
+    Routing,
+    /// All of it.
+    Everything,
+}
+
+struct Daemon {
+    config_path: PathBuf,
+    core: Core,
+    kernel: Kernel,
+    watcher: Watcher,
+    outcomes: mpsc::Receiver<Outcome>,
+    asked: mpsc::Receiver<Asked>,
+    traffic: Interval,
+    reconcile: Interval,
+    watchdog: Option<Interval>,
+}
+
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What the loop does next.
+enum Next {
+    Apply(Scope),
+    Reload,
+    Quit,
+}
+
+impl Daemon {
+    async fn serve(&mut self, signals: &mut Signals) {
+        loop {
+            match self.next(signals).await {
+                Next::Apply(scope) => self.advance(scope).await,
+                Next::Reload => self.reload().await,
+                Next::Quit => return,
+            }
+        }
+    }
+
+    /// Waits for something to happen and hands it to the core.
+    async fn next(&mut self, signals: &mut Signals) -> Next {
+        let retry = self.kernel.retry_at().unwrap_or_else(far_off);
+        let deadline = self.core.next_deadline().unwrap_or_else(far_off).min(retry);
+        tokio::select! {
+            biased;
+            changed = self.watcher.changed() => match changed {
+                Ok(network) => {
+                    let network = network.clone();
+                    self.core.handle(Event::Network(network), Instant::now());
+                    Next::Apply(Scope::Routing)
+                }
+                Err(error) => {
+                    tracing::error!(%error, "watching the network failed; starting again");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    Next::Apply(Scope::Routing)
+                }
+            },
+            Some(outcome) = self.outcomes.recv() => {
+                self.take_outcome(outcome);
+                Next::Apply(Scope::Changes)
+            }
+            Some((request, answer)) = self.asked.recv() => self.answer(request, answer),
+            _ = self.traffic.tick() => {
+                self.core.handle(Event::Traffic(self.kernel.traffic()), Instant::now());
+                Next::Apply(Scope::Changes)
+            }
+            () = sleep_until(deadline.into()) => {
+                let scope = if self.kernel.retry_at().is_some_and(|at| at <= Instant::now()) { Scope::Everything } else { Scope::Changes };
+                Next::Apply(scope)
+            }
+            () = self.kernel.nft_changed() => Next::Apply(Scope::Everything),
+            _ = self.reconcile.tick() => Next::Apply(Scope::Everything),
+            () = tick(self.watchdog.as_mut()) => {
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
+                Next::Apply(Scope::Changes)
+            }
+            _ = signals.reload.recv() => Next::Reload,
+            _ = signals.terminate.recv() => Next::Quit,
+            _ = signals.interrupt.recv() => Next::Quit,
+        }
+    }
+
+    /// Answers that have arrived are taken in before time passes for the core: an answer must not count as late
+    /// because we were.
+    async fn advance(&mut self, scope: Scope) {
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            self.take_outcome(outcome);
+        }
+        let effects = self.core.advance(Instant::now());
+        self.kernel.apply(&self.core, scope, effects).await;
+    }
+
+    fn take_outcome(&mut self, Outcome { isp, family, sequence, result }: Outcome) {
+        let event = match result {
+            Ok(rtt) => Event::Answered { isp, family, sequence, rtt },
+            Err(failure) => Event::Failed { isp, family, sequence, why: failure.to_string() },
+        };
+        self.core.handle(event, Instant::now());
+    }
+
+    async fn reload(&mut self) {
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading]);
+        match Config::load(&self.config_path) {
+            Ok(config) if config.routing != self.core.config().routing || config.mark_mask != self.core.config().mark_mask => {
+                tracing::error!(
+                    "[mark] and [routing] cannot change while flows carry their marks: `balance-user stop`, then run again; \
+                     the config is not reloaded"
+                );
+            }
+            Ok(config) => {
+                tracing::info!(config = %self.config_path.display(), "config reloaded");
+                self.core.handle(Event::Reload(config), Instant::now());
+                self.kernel.renamed();
+                self.advance(Scope::Everything).await;
+            }
+            Err(error) => tracing::error!("the config is not reloaded: {error}"),
+        }
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    }
+
+    fn answer(&mut self, request: Request, answer: tokio::sync::oneshot::Sender<Response>) -> Next {
+        let now = Instant::now();
+        let quit = request == Request::Quit;
+        let response = match request {
+            Request::Quality => Response::Quality { isps: self.core.quality(now) },
+            Request::Quit => Response::Done,
+            Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
+                Response::Error { message: format!("weight {weight} is not between 1 and 1000") }
+            }
+            Request::SetWeight { isp, weight } => self.change(&isp, |isp| Event::SetWeight { isp, weight }),
+            Request::Force { isp, to } => {
+                let forced = match to {
+                    Force::Up => Forced::Up,
+                    Force::Down => Forced::Down,
+                    Force::Auto => Forced::No,
+                };
+                self.change(&isp, |isp| Event::Force { isp, forced })
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(response);
+        if quit { Next::Quit } else { Next::Apply(Scope::Changes) }
+    }
+
+    fn change(&mut self, name: &str, event: impl FnOnce(balance_common::IspId) -> Event) -> Response {
+        match self.core.isp_named(name) {
+            Some(isp) => {
+                self.core.handle(event(isp), Instant::now());
+                Response::Done
+            }
+            None => {
+                let isps = self.core.config().isps.iter().map(|isp| isp.name.clone()).collect();
+                Response::NoSuchIsp { isps }
+            }
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+/// Now, by both clocks.
+#[must_use]
+pub fn clock() -> Clock {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Clock { instant: Instant::now(), epoch_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX) }
+}
+
+fn far_off() -> Instant {
+    Instant::now() + Duration::from_hours(1)
+}
+
+fn ticker(period: Duration) -> Interval {
+    let mut ticker = interval(period);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticker
+}
+
+/// Ticks twice as often as systemd wants to hear from us; none if it does not.
+fn watchdog() -> Option<Interval> {
+    let mut microseconds = 0;
+    sd_notify::watchdog_enabled(false, &mut microseconds)
+        .then(|| ticker(Duration::from_micros(microseconds / 2).max(Duration::from_millis(1))))
+}
+
+async fn tick(interval: Option<&mut Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,61 @@
+//! Putting everything back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::config::RoutingConfig;
+use crate::control::{self, Request};
+use crate::core::nft_table_name;
+use crate::datapath::{self, Maps, Pins};
+
+use super::{Instance, Lock, LockError, reconciler};
+
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ends the instance's daemon, if there is one, and takes away everything that it has made: programs, rules, routes,
+/// the nft table, maps; sysctls get back the values that they had. Says whether there was anything.
+pub async fn stop(instance: &Instance) -> anyhow::Result<bool> {
+    let pins = Pins::of(instance.name());
+    let was_there = pins.exist() || instance.daemon().is_some() || instance.sysctls().exists();
+    let _lock = end_daemon(instance).await?;
+    let routing = routing_of(&pins);
+    let mut errors: Vec<String> = Vec::new();
+    // Steering ends first: from here on the main table decides.
+    errors.extend(datapath::detach(&pins, &instance.clsact()).await.into_iter().map(|error| error.to_string()));
+    let undone = reconciler::undo(instance, &nft_table_name(instance.name()), routing).await;
+    errors.extend(undone.into_iter().map(|error| error.to_string()));
+    if !errors.is_empty() {
+        bail!("not everything could be put back; mend this and stop again:\n  {}", errors.join("\n  "));
+    }
+    pins.remove()?;
+    instance.remove().context("cannot remove the files under /run")?;
+    Ok(was_there)
+}
+
+/// Where the routes and rules are: as the maps say, which outlive the config.
+fn routing_of(pins: &Pins) -> RoutingConfig {
+    let settings = Maps::open(pins).and_then(|maps| maps.settings()).unwrap_or_default();
+    if settings.table == 0 {
+        return RoutingConfig::default();
+    }
+    RoutingConfig { table: settings.table, priority: settings.priority }
+}
+
+async fn end_daemon(instance: &Instance) -> anyhow::Result<Lock> {
+    // Not running, or not answering: the lock will tell.
+    let _ = control::ask(instance, &Request::Quit);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match instance.lock() {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held { pid, .. }) if Instant::now() >= deadline => {
+                let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+                bail!("the daemon (pid {pid}) does not end; kill it, then stop again");
+            }
+            Err(LockError::Held { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
