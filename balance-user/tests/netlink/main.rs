@@ -2,6 +2,9 @@
 //!
 //! Needs root; without it every test says so and passes, except in CI (`CI=true`), where that is a failure.
 
+#[cfg(test)]
 mod namespace;
+#[cfg(test)]
 mod reconcile;
+#[cfg(test)]
 mod watch;

@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs a test in a thread with a network namespace of its own, where `lo` is up. It goes with the thread.
-pub fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
         assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "in CI this must run as root");
         println!("SKIPPED: needs root for a network namespace");
@@ -29,14 +29,14 @@ pub fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 's
 }
 
 /// Runs `ip` with these arguments, which must succeed.
-pub fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip can be run");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text")
 }
 
 /// Runs many commands of `ip` quickly.
-pub fn ip_batch(commands: &str) {
+pub(crate) fn ip_batch(commands: &str) {
     let mut child =
         Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("ip can be run");
     child.stdin.take().expect("a pipe").write_all(commands.as_bytes()).expect("ip reads");
@@ -44,7 +44,7 @@ pub fn ip_batch(commands: &str) {
 }
 
 /// A veth pair `name` and `name` + `-far`, both up, with the addresses 10.`net`.0.2/24 and 2001:db8:`net`::2/64.
-pub fn veth(name: &str, net: u8) -> u32 {
+pub(crate) fn veth(name: &str, net: u8) -> u32 {
     ip(&format!("link add {name} type veth peer name {name}-far"));
     ip(&format!("link set {name}-far up"));
     ip(&format!("link set {name} up"));
@@ -54,12 +54,12 @@ pub fn veth(name: &str, net: u8) -> u32 {
 }
 
 /// The index of a device.
-pub fn index(name: &str) -> u32 {
+pub(crate) fn index(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).expect("the device is there")
 }
 
 /// Everything a reconciler may have touched, as text.
-pub fn everything() -> String {
+pub(crate) fn everything() -> String {
     [
         ip("-d rule show"),
         ip("-6 -d rule show"),
