@@ -69,9 +69,10 @@ fn rule_command(rule: &Rule) -> String {
     command
 }
 
+/// Always with the family, as `ip` would take it from the gateway, which may be of the other.
 fn ip(family: Family) -> &'static str {
     match family {
-        Family::V4 => "ip",
+        Family::V4 => "ip -4",
         Family::V6 => "ip -6",
     }
 }

@@ -18,7 +18,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::message::{family, gateway_of, metric_of, table_of};
-use super::socket::Socket;
+use super::socket::{Frame, Socket};
 use super::{NetlinkError, ROUNDS};
 use crate::core::network::family_of;
 use crate::core::plan::{NextHop, ROUTE_PROTOCOL, Route};
@@ -117,10 +117,8 @@ pub fn installed(table: u32, family: Family, route: &Route) -> Option<Installed>
         hop.onlink &= hop.gateway.is_some();
     }
     next_hops.sort_unstable();
-    let (destination, metric) = match family {
-        Family::V4 => (everywhere(family), 0),
-        Family::V6 => (everywhere(family), IPV6_METRIC),
-    };
+    let destination = everywhere(family);
+    let metric = if family == Family::V6 { IPV6_METRIC } else { 0 };
     let kind = RouteType::Unicast;
     (!next_hops.is_empty()).then_some(Installed { table, family, destination, metric, kind, next_hops })
 }
@@ -180,7 +178,7 @@ async fn read(socket: &mut Socket, tables: RangeInclusive<u32>) -> Result<Vec<In
             message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
             message.attributes.push(RouteAttribute::Table(table));
             let request = RouteNetlinkMessage::GetRoute(message);
-            let each = |frame: &super::socket::Frame<'_>| {
+            let each = |frame: &Frame<'_>| {
                 if let Some(RouteNetlinkMessage::NewRoute(message)) = frame.parse() {
                     found.extend(parse(&message).filter(|route| tables.contains(&route.table)));
                 }

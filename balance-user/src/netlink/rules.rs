@@ -14,7 +14,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessa
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::message::family;
-use super::socket::Socket;
+use super::socket::{Frame, Socket};
 use super::{NetlinkError, ROUNDS};
 use crate::core::plan::{ROUTE_PROTOCOL, Rule, Selector};
 
@@ -111,7 +111,7 @@ pub fn parse(message: &RuleMessage) -> Option<Rule> {
     }
     let mut priority = 0;
     let mut table = u32::from(header.table);
-    let mut mark = None;
+    let mut marked = 0;
     let mut mask = None;
     let mut selector = Selector::All;
     // More than one condition is none of ours.
@@ -122,7 +122,7 @@ pub fn parse(message: &RuleMessage) -> Option<Rule> {
         match attribute {
             RuleAttribute::Priority(value) => priority = *value,
             RuleAttribute::Table(value) => table = *value,
-            RuleAttribute::FwMark(value) => mark = Some(*value),
+            RuleAttribute::FwMark(value) => marked = *value,
             RuleAttribute::FwMask(value) => mask = Some(*value),
             RuleAttribute::Source(address) => {
                 select(&mut selector, Selector::From(IpNet::new(*address, header.src_len).ok()?))?;
@@ -137,7 +137,7 @@ pub fn parse(message: &RuleMessage) -> Option<Rule> {
         }
     }
     if let Some(mask) = mask {
-        select(&mut selector, Selector::Mark { value: mark.unwrap_or_default(), mask })?;
+        select(&mut selector, Selector::Mark { value: marked, mask })?;
     }
     Some(Rule { priority, family: family(header.family)?, selector, table })
 }
@@ -185,7 +185,7 @@ async fn read(socket: &mut Socket, priorities: Range<u32>) -> Result<Vec<RuleMes
         let mut message = RuleMessage::default();
         message.header.family = family;
         let request = RouteNetlinkMessage::GetRule(message);
-        let each = |frame: &super::socket::Frame<'_>| {
+        let each = |frame: &Frame<'_>| {
             if let Some(RouteNetlinkMessage::NewRule(message)) = frame.parse() {
                 let ours = RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
                 if message.attributes.contains(&ours) && priorities.contains(&priority_of(&message)) {

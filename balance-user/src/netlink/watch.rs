@@ -1,6 +1,8 @@
 //! Keeps a [`Network`] current.
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::address::AddressMessage;
@@ -30,6 +32,8 @@ const BATCH: usize = 1024;
 /// So often a dump is repeated that was interrupted by a change.
 const DUMP_ATTEMPTS: usize = 3;
 
+type Reading = Pin<Box<dyn Future<Output = Result<Network, NetlinkError>> + Send>>;
+
 /// Follows the kernel's events.
 ///
 /// It listens first and reads the state afterwards, so nothing falls in between. It reads all anew when
@@ -43,8 +47,9 @@ pub struct Watcher {
     socket: Socket,
     network: Network,
     receive_buffer: usize,
-    /// What we know may be wrong: read it anew.
-    stale: bool,
+    /// What we know may be wrong, and is being read anew. It is kept here so that it goes on where it was when
+    /// a caller gave up waiting.
+    reading: Option<Reading>,
     /// There are changes that [`Watcher::changed`] has not reported yet.
     unreported: bool,
 }
@@ -60,7 +65,7 @@ impl Watcher {
         let socket = Socket::subscribe(GROUPS, receive_buffer)?;
         let network = dump().await?;
         let watcher =
-            Self { socket, network: network.clone(), receive_buffer, stale: false, unreported: false };
+            Self { socket, network: network.clone(), receive_buffer, reading: None, unreported: false };
         Ok((watcher, network))
     }
 
@@ -70,9 +75,7 @@ impl Watcher {
     /// After an error it may be called again, and starts anew; better after a pause.
     pub async fn changed(&mut self) -> Result<&Network, NetlinkError> {
         loop {
-            if self.stale {
-                self.resynchronise().await?;
-            }
+            self.finish_reading().await?;
             if self.unreported {
                 self.unreported = false;
                 return Ok(&self.network);
@@ -81,12 +84,12 @@ impl Watcher {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     tracing::info!("route events were lost, reading everything anew");
-                    self.stale = true;
+                    self.read_anew();
                     self.drain()?;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the netlink socket broke, opening another");
-                    self.stale = true;
+                    self.read_anew();
                     self.socket = Socket::subscribe(GROUPS, self.receive_buffer)?;
                 }
             }
@@ -95,6 +98,7 @@ impl Watcher {
 
     /// Takes in the datagram that is there and those that are queued behind it.
     fn take_batch(&mut self) -> io::Result<()> {
+        let mut unclear = false;
         for _ in 0..BATCH {
             for frame in self.socket.frames().filter(is_relevant) {
                 let Some(message) = frame.parse() else { continue };
@@ -103,13 +107,17 @@ impl Watcher {
                     Outcome::Changed => self.unreported = true,
                     Outcome::Unclear => {
                         self.unreported = true;
-                        self.stale = true;
+                        unclear = true;
                     }
                 }
             }
+            // After an error everything is read anew anyway.
             if !self.socket.receive_queued()? {
                 break;
             }
+        }
+        if unclear {
+            self.read_anew();
         }
         Ok(())
     }
@@ -126,12 +134,25 @@ impl Watcher {
         }
     }
 
-    async fn resynchronise(&mut self) -> Result<(), NetlinkError> {
-        let network = dump().await?;
-        self.unreported |= network != self.network;
-        self.network = network;
-        self.stale = false;
-        Ok(())
+    /// Has everything read anew, which begins when it is next waited for.
+    fn read_anew(&mut self) {
+        self.reading = Some(Box::pin(dump()));
+    }
+
+    async fn finish_reading(&mut self) -> Result<(), NetlinkError> {
+        let Some(reading) = &mut self.reading else { return Ok(()) };
+        match reading.await {
+            Ok(network) => {
+                self.reading = None;
+                self.unreported |= network != self.network;
+                self.network = network;
+                Ok(())
+            }
+            Err(error) => {
+                self.read_anew();
+                Err(error)
+            }
+        }
     }
 }
 
