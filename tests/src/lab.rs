@@ -97,7 +97,11 @@ impl Builder {
         lines.extend(isps.iter().flat_map(|isp| router_lines(isp, self.default_routes)));
         router.ip(&lines)?;
 
-        let servers = vec![serve_tcp(&internet, any(SERVER_PORT))?, serve_udp(&internet, SERVER_PORT)?];
+        let servers = vec![
+            serve_tcp(&internet, any(Family::V4, SERVER_PORT))?,
+            serve_tcp(&internet, any(Family::V6, SERVER_PORT))?,
+            serve_udp(&internet, SERVER_PORT)?,
+        ];
         let sink = Sink::open(&internet, SINK_PORT)?;
         Ok(Lab {
             _servers: servers,

@@ -11,11 +11,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt, sockopt,
 };
-use socket2::Type;
 
 use crate::Host;
 use crate::background::{Background, PATIENCE};
-use crate::wire::{Answer, REQUEST, any, bind, canonical, local_address, milliseconds};
+use crate::wire::{Answer, REQUEST, bind_tcp, bind_udp, canonical, local_address, milliseconds};
 
 /// Room for more packets than any test has on the way at once, so that a busy machine loses none here.
 const RECEIVE_BUFFER: usize = 64 << 20;
@@ -36,13 +35,14 @@ impl Server {
     }
 }
 
-/// Starts a TCP server on `host`; port 0 takes a free one.
+/// Starts a TCP server on `host`, of the address's family only; port 0 takes a free one. It can hold as many connections
+/// as a process may have open files, but for a few.
 ///
 /// # Errors
 /// When the address is not the host's or the port is taken.
 pub fn serve_tcp(host: &Host, address: SocketAddr) -> io::Result<Server> {
     let open = move || {
-        let socket = bind(address, Type::STREAM)?;
+        let socket = bind_tcp(address)?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let address = local_address(&socket)?;
@@ -58,7 +58,7 @@ pub fn serve_tcp(host: &Host, address: SocketAddr) -> io::Result<Server> {
 /// When the port is taken.
 pub fn serve_udp(host: &Host, port: u16) -> io::Result<Server> {
     let open = move || {
-        let (socket, address) = bind_udp(port)?;
+        let (socket, address) = open_udp(port)?;
         setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         Ok((socket, address))
     };
@@ -82,7 +82,7 @@ impl Sink {
         let count = Arc::clone(&counts);
         let (background, _) = Background::start(
             host,
-            move || bind_udp(port),
+            move || open_udp(port),
             move |socket, stop| {
                 let mut buffer = [0; 64];
                 while !stop.load(Ordering::Relaxed) {
@@ -104,8 +104,8 @@ impl Sink {
     }
 }
 
-fn bind_udp(port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
-    let socket = bind(any(port), Type::DGRAM)?;
+fn open_udp(port: u16) -> io::Result<(UdpSocket, SocketAddr)> {
+    let socket = bind_udp(port)?;
     setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let address = local_address(&socket)?;
@@ -152,7 +152,7 @@ fn answer_tcp(listener: &TcpListener, stop: &AtomicBool) -> io::Result<()> {
         let count = wait(&epoll, &mut events)?;
         for event in events.iter().take(count) {
             if event.data() == token(listener.as_raw_fd()) {
-                // One that is reset before it is accepted is an error of that one only.
+                // One that is reset before it is accepted, or is one too many, is not the others' trouble.
                 let Ok((stream, peer)) = listener.accept() else { continue };
                 stream.set_nonblocking(true)?;
                 let token = token(stream.as_raw_fd());

@@ -1,7 +1,7 @@
 //! What traffic of the lab says: a request is a number, the answer is that number and the source the server saw.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -136,19 +136,30 @@ pub(crate) fn milliseconds(time: Duration) -> u16 {
     u16::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u16::MAX)
 }
 
-/// Any address, for a socket that serves both families.
-pub(crate) fn any(port: u16) -> SocketAddr {
-    SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)
+/// Any address of a family.
+pub(crate) fn any(family: Family, port: u16) -> SocketAddr {
+    match family {
+        Family::V4 => (Ipv4Addr::UNSPECIFIED, port).into(),
+        Family::V6 => (Ipv6Addr::UNSPECIFIED, port).into(),
+    }
 }
 
-/// A socket bound to an address of the calling thread's namespace; for [`any`], of both families.
-pub(crate) fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+/// A socket bound to an address of the calling thread's namespace, for that address's family only.
+pub(crate) fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+        socket.set_only_v6(true)?;
     }
-    socket.set_reuse_address(kind == Type::STREAM)?;
+    socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// A socket bound to a port of all addresses of both families.
+pub(crate) fn bind_udp(port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+    socket.set_only_v6(false)?;
+    socket.bind(&any(Family::V6, port).into())?;
     Ok(socket)
 }
 

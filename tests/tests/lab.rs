@@ -52,6 +52,17 @@ fn asks(lab: &Lab, to: SocketAddr, timeout: Duration) -> bool {
     ask_tcp(lab.lan(), to, timeout).is_ok()
 }
 
+/// Whether CABLE's own machine answers: it refuses a connection.
+fn gateway_lives(lab: &Lab, family: Family) -> bool {
+    let cable = lab.isp("CABLE");
+    let gateway: IpAddr = match family {
+        Family::V4 => cable.gateway_v4().into(),
+        Family::V6 => cable.gateway_v6().into(),
+    };
+    let answer = ask_tcp(lab.router(), SocketAddr::new(gateway, 9), NEVER);
+    answer.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 #[test]
 fn every_kind_of_flow_is_answered_with_the_address_of_its_isp() {
     if !ready() {
@@ -103,19 +114,20 @@ fn silent_death_stops_everything_but_carrier_until_revived() {
     }
     let lab = plain_lab().unwrap();
     let cable = lab.isp("CABLE");
-    let gateway = format!("ping -c1 -W1 {}; ping -c1 -W1 {}", cable.gateway_v4(), cable.gateway_v6());
-    lab.router().sh(&gateway).unwrap();
+    assert!(gateway_lives(&lab, Family::V4) && gateway_lives(&lab, Family::V6));
     let mut flow = Flow::open(lab.lan(), Transport::Udp, Family::V4, NEVER).unwrap();
     flow.ask().unwrap();
 
     cable.die_silently().unwrap();
     flow.ask().unwrap_err();
     assert!(!asks(&lab, by_cable(), NEVER));
-    lab.router().sh(&format!("! ping -c1 -W1 {}", cable.gateway_v4())).unwrap();
-    lab.router().sh(&format!("! ping -c1 -W1 {}", cable.gateway_v6())).unwrap();
-    // The neighbours are still found.
-    lab.router().sh("ip neigh flush dev cable0; ping -c1 -W1 100.64.1.1 || true").unwrap();
-    assert!(lab.router().sh("ip -4 neigh show dev cable0").unwrap().contains("lladdr"));
+    // The neighbours are found all the same.
+    lab.router().sh("ip neigh flush dev cable0; ip -6 neigh flush dev cable0").unwrap();
+    assert!(!gateway_lives(&lab, Family::V4) && !gateway_lives(&lab, Family::V6));
+    for family in ["-4", "-6"] {
+        let neighbours = lab.router().sh(&format!("ip {family} neigh show dev cable0")).unwrap();
+        assert!(neighbours.contains("lladdr"), "{neighbours}");
+    }
     assert!(lab.router().sh("ip link show cable0").unwrap().contains("LOWER_UP"));
     assert!(asks(&lab, by_dsl(), SOON));
 
@@ -132,7 +144,7 @@ fn death_behind_the_gateway_leaves_the_gateway() {
     let lab = plain_lab().unwrap();
     lab.isp("CABLE").die_behind_gateway().unwrap();
     assert!(!asks(&lab, by_cable(), NEVER));
-    lab.router().sh("ping -c1 -W2 100.64.1.1; ping -c1 -W2 2001:db8:1::1").unwrap();
+    assert!(gateway_lives(&lab, Family::V4) && gateway_lives(&lab, Family::V6));
     lab.isp("CABLE").revive().unwrap();
     assert!(asks(&lab, by_cable(), SOON));
 }
@@ -225,7 +237,9 @@ fn a_stream_counts_what_is_lost_and_which_flows_moved() {
     let dead = Instant::now();
     wait_until(SOON, "200 lost packets", || dead.elapsed() > Duration::from_millis(200)).unwrap();
     // The route by DSL moves them, and MASQUERADE gives a flow its new address after a packet.
-    lab.router().sh("ip route replace default via 100.64.2.1 metric 1; conntrack -D -p udp >&2").unwrap();
+    lab.router()
+        .sh("ip route replace default via 100.64.2.1 metric 1; conntrack -D -p udp >&2 || true")
+        .unwrap();
     let dsl = || lab.isp("DSL").forwarded().unwrap().to_router;
     wait_until(SOON, "100 packets by DSL", || dsl() > 100).unwrap();
     let report = stream.stop().unwrap();
@@ -240,7 +254,7 @@ fn connections_from_outside_reach_the_router_and_hosts_behind_it() {
     }
     let lab = plain_lab().unwrap();
     let dsl = lab.isp("DSL");
-    let router = serve_tcp(lab.router(), "[::]:0".parse().unwrap()).unwrap();
+    let router = serve_tcp(lab.router(), "0.0.0.0:0".parse().unwrap()).unwrap();
     // Replies need the way back by the same ISP, which is the daemon's job.
     lab.router().ip(&["route add 203.0.113.0/24 via 100.64.2.1".to_owned()]).unwrap();
     let to = SocketAddr::new(dsl.address(Family::V4), router.address().port());
@@ -368,7 +382,6 @@ fn a_dump_is_the_same_after_traffic_and_tells_every_change() {
             "- sysctls: /proc/sys/net/ipv4/conf/cable0/rp_filter = 0",
         ),
         ("tc qdisc add dev lan0 clsact", "+ qdiscs: qdisc clsact"),
-        ("tc filter add dev lan0 ingress matchall action ok", "+ tc filters lan0 ingress: filter"),
         (
             "mkdir -p /run/balance/main; echo > /run/balance/main/lock",
             "+ /run/balance: /run/balance/main/lock",
