@@ -177,20 +177,12 @@ impl Host {
         Ok(read.with_context(|| format!("cannot read {name}"))?.trim().to_owned())
     }
 
-    /// What `ip` takes for this network namespace, for a device to be put there.
-    pub(crate) fn netns(&self) -> String {
+    /// What `ip` takes for this machine's network namespace, such as in `ip link set tun0 netns ...`.
+    #[must_use]
+    pub fn netns(&self) -> String {
         use std::os::fd::AsRawFd;
         // Not `/proc/self`: `ip` is another process.
         format!("/proc/{}/fd/{}", std::process::id(), self.namespaces.net.as_raw_fd())
-    }
-
-    /// The inodes of its network and mount namespace: what tells them from all others.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub fn inodes(&self) -> io::Result<[u64; 2]> {
-        let inode = |fd: &OwnedFd| Ok::<_, io::Error>(nix::sys::stat::fstat(fd)?.st_ino);
-        Ok([inode(&self.namespaces.net)?, inode(&self.namespaces.mnt)?])
     }
 
     /// Starts a thread on this machine that has a table of file descriptors of its own, so that its ten thousand

@@ -16,6 +16,8 @@ use balance_lab::{
 };
 
 const SOON: Duration = Duration::from_secs(2);
+/// The kernel takes namespaces down one after the other, those of other tests too.
+const KERNEL: Duration = Duration::from_secs(20);
 const NEVER: Duration = Duration::from_millis(300);
 const EVERY_KIND: [(Transport, Family); 4] = [
     (Transport::Tcp, Family::V4),
@@ -466,26 +468,18 @@ fn a_written_config_is_the_routers_alone() {
     assert!(!path.exists());
 }
 
-/// The inodes of all namespaces of a lab, one host's pair a line.
-fn inodes(lab: &Lab) -> std::io::Result<Vec<u64>> {
+/// Ties each machine of a lab to a device in another network namespace: it is there as long as the machine is.
+fn tie(lab: &Lab, netns: &str) -> anyhow::Result<()> {
     let isps = lab.isps().iter().map(balance_lab::Isp::host);
     let hosts = [lab.router(), lab.internet()].into_iter().chain(lab.lan_hosts()).chain(isps);
-    Ok(hosts.map(Host::inodes).collect::<Result<Vec<_>, _>>()?.concat())
+    for (host, index) in hosts.zip(0..) {
+        host.ip(&[format!("link add tie type veth peer name tie{index} netns {netns}")])?;
+    }
+    Ok(())
 }
 
-/// Which of these namespaces some thread is in, or some process holds open.
-fn in_use(inodes: &[u64]) -> Vec<u64> {
-    let entries = |path: String| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut used = Vec::new();
-    for process in entries("/proc".to_owned()) {
-        for task in entries(format!("{}/task", process.display())) {
-            let namespaces = entries(format!("{}/ns", task.display()));
-            for path in namespaces.chain(entries(format!("{}/fd", task.display()))) {
-                used.extend(fs::metadata(path).map(|file| file.ino()));
-            }
-        }
-    }
-    inodes.iter().copied().filter(|inode| used.contains(inode)).collect()
+fn ties(witness: &Host) -> anyhow::Result<usize> {
+    Ok(witness.sh("ip -o link show type veth")?.lines().count())
 }
 
 #[test]
@@ -493,18 +487,20 @@ fn a_dropped_lab_leaves_nothing_behind() {
     if !ready() {
         return;
     }
+    let witness = Host::new("witness").unwrap();
     let lab = plain_lab().unwrap();
+    tie(&lab, &witness.netns()).unwrap();
     let mut sleep = lab.router().command("sleep");
     sleep.arg("600");
     // Forgotten, so that only the end of the lab can end it.
     let child = std::mem::ManuallyDrop::new(lab.router().spawn(sleep).unwrap());
-    let process = format!("/proc/{}/ns/net", child.id());
-    assert_eq!(fs::metadata(&process).unwrap().ino(), lab.router().inodes().unwrap()[0]);
-    let inodes = inodes(&lab).unwrap();
-    assert_eq!(in_use(&inodes), inodes);
+    let namespace = |process: &str| fs::metadata(format!("/proc/{process}/ns/net")).map(|file| file.ino());
+    let process = child.id().to_string();
+    assert_eq!(namespace(&process).unwrap(), lab.router().run(|| namespace("thread-self")).unwrap());
+    assert_eq!(ties(&witness).unwrap(), 5);
     drop(lab);
-    wait_until(SOON, "the end of the process", || fs::metadata(&process).is_err()).unwrap();
-    wait_until(SOON, "the end of the namespaces", || in_use(&inodes).is_empty()).unwrap();
+    wait_until(SOON, "the end of the process", || namespace(&process).is_err()).unwrap();
+    wait_until(KERNEL, "the end of the namespaces", || ties(&witness).unwrap() == 0).unwrap();
 }
 
 const VICTIM: &str = "BALANCE_LAB_VICTIM";
@@ -512,15 +508,14 @@ const VICTIM: &str = "BALANCE_LAB_VICTIM";
 /// Not a test by itself: the process that the next one kills.
 #[test]
 fn victim() {
-    if std::env::var_os(VICTIM).is_none() {
-        return;
-    }
+    let Some(report) = std::env::var_os(VICTIM) else { return };
     let lab = plain_lab().unwrap();
+    // This process was started in the witness's namespace.
+    tie(&lab, &format!("/proc/{}/ns/net", std::process::id())).unwrap();
     let mut sleep = lab.router().command("sleep");
     sleep.arg("600");
     let child = lab.router().spawn(sleep).unwrap();
-    let text: Vec<_> = inodes(&lab).unwrap().iter().map(u64::to_string).collect();
-    fs::write(std::env::var_os(VICTIM).unwrap(), format!("{} {} end", child.id(), text.join(" "))).unwrap();
+    fs::write(report, format!("{} end", child.id())).unwrap();
     wait_until(Duration::from_mins(10), "death", || false).unwrap();
 }
 
@@ -529,24 +524,22 @@ fn a_killed_process_leaves_nothing_of_its_labs_behind() {
     if !ready() {
         return;
     }
-    let host = Host::new("witness").unwrap();
-    let mut victim = host.command(std::env::current_exe().unwrap());
+    let witness = Host::new("witness").unwrap();
+    let mut victim = witness.command(std::env::current_exe().unwrap());
     // The host's /run is its own, so no file stays behind either.
     victim.args(["--exact", "victim"]).env(VICTIM, "/run/victim").stdout(Stdio::null());
-    let mut victim = host.spawn(victim).unwrap();
-    let mut said = String::new();
+    let mut victim = witness.spawn(victim).unwrap();
+    let mut report = String::new();
     wait_until(Duration::from_secs(10), "the victim's lab", || {
-        said = host.run(|| fs::read_to_string("/run/victim")).unwrap_or_default();
-        said.ends_with("end")
+        report = witness.run(|| fs::read_to_string("/run/victim")).unwrap_or_default();
+        report.ends_with("end")
     })
     .unwrap();
-    let numbers: Vec<u64> = said.split(' ').filter_map(|number| number.parse().ok()).collect();
-    let (process, inodes) = numbers.split_first().unwrap();
-    assert_eq!(in_use(inodes), inodes);
+    assert_eq!(ties(&witness).unwrap(), 5);
     victim.kill9().unwrap();
-    let process = format!("/proc/{process}/ns/net");
+    let process = format!("/proc/{}/ns/net", report.split(' ').next().unwrap());
     wait_until(SOON, "the end of the process", || fs::metadata(&process).is_err()).unwrap();
-    wait_until(SOON, "the end of the namespaces", || in_use(inodes).is_empty()).unwrap();
+    wait_until(KERNEL, "the end of the namespaces", || ties(&witness).unwrap() == 0).unwrap();
 }
 
 #[test]
