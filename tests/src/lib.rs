@@ -1,1 +1,37 @@
-//! The lab.
+//! The lab: networks of namespaces with real packets.
+//!
+//! A [`Lab`] is LAN hosts, a router, ISPs and an internet host, each a [`Host`]: namespaces without a name, held by
+//! file descriptors of this process only. However the process ends, nothing stays behind, and any number of labs run
+//! side by side. The router is a plain Linux machine with addresses and default routes; everything else is the
+//! daemon's job.
+//!
+//! Traffic is real sockets: [`Flow`] and [`Flows`] ask the internet host which address it sees, [`Stream`] asks all the
+//! time, [`send_one_way`] only sends. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
+
+pub mod addresses;
+mod background;
+mod child;
+mod daemon;
+mod dump;
+mod flow;
+mod host;
+mod isp;
+mod lab;
+mod mounts;
+mod notify;
+mod ready;
+mod server;
+mod stream;
+mod wire;
+
+pub use child::Child;
+pub use daemon::{Daemon, Output};
+pub use dump::Dump;
+pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, send_one_way};
+pub use host::Host;
+pub use isp::{Forwarded, Isp, IspSpec};
+pub use lab::{Builder, Lab};
+pub use ready::{ready, wait_until};
+pub use server::{Server, Sink, serve_tcp, serve_udp};
+pub use stream::{Stream, StreamReport};
+pub use wire::{Family, Transport};
