@@ -132,6 +132,27 @@ pub struct IspEntry {
     pub padding: [u8; 3],
 }
 
+#[cfg(any(test, feature = "user"))]
+impl IspEntry {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        unpadded(&self.name)
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn device(&self) -> String {
+        unpadded(&self.device)
+    }
+}
+
+#[cfg(any(test, feature = "user"))]
+fn unpadded(bytes: &[u8]) -> String {
+    let text: Vec<u8> = bytes.iter().copied().take_while(|&byte| byte != 0).collect();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// The state of an ISP, as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

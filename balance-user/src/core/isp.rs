@@ -314,11 +314,6 @@ impl Path {
 /// Fewer packets than these going unanswered is nothing.
 const SILENT_PACKETS: u64 = 3;
 
-/// The name in an entry of the `ISPS` map.
-pub(super) fn name_of(entry: &IspEntry) -> String {
-    entry.name.iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte)).collect()
-}
-
 /// The targets of an ISP in a family.
 pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<std::net::IpAddr> {
     isp.targets.iter().copied().filter(|&target| family_of(target) == family).collect()

@@ -4,8 +4,6 @@ mod isp;
 mod path;
 mod planner;
 mod select;
-#[cfg(test)]
-mod tests;
 
 pub mod health;
 pub mod network;
@@ -22,6 +20,7 @@ use crate::config::Config;
 use crate::sysctl::SysctlFacts;
 use health::Probe;
 pub use isp::Fingerprint;
+pub use path::name_of as family_name;
 pub use planner::nft_table_name;
 use isp::Isp;
 use network::Network;
@@ -173,10 +172,10 @@ impl Core {
         let now = clock.instant;
         let mut core =
             Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
-        for (id, isp) in assign_ids(&core.config, &left.iter().map(|(&id, entry)| (isp::name_of(entry), id)).collect())
+        for (id, isp) in assign_ids(&core.config, &left.iter().map(|(&id, entry)| (entry.name(), id)).collect())
         {
             let isp = match left.get(&id) {
-                Some(entry) if isp::name_of(entry) == isp.name => Isp::adopt(id, isp, entry, clock),
+                Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
                 _ => Isp::new(id, isp, now),
             };
             core.isps.insert(id, isp);
@@ -303,6 +302,14 @@ impl Core {
             Some(self.network.addresses_of(link.index).map(|address| address.net.addr()).collect())
         };
         self.isps.iter().map(|(&id, isp)| (id, addresses(isp).unwrap_or_default())).collect()
+    }
+
+    /// The ISPs that have no way out in a family, and why.
+    pub fn pathless(&self, family: Family) -> impl Iterator<Item = (&str, &str)> {
+        self.isps.values().filter_map(move |isp| {
+            let why = isp.path(family).next_hop.as_ref().err()?;
+            Some((isp.config.name.as_str(), why.0.as_str()))
+        })
     }
 
     fn reload(&mut self, config: Config, now: Instant) {

@@ -70,7 +70,7 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
 
 /// The name of a family, for messages.
 #[must_use]
-pub(super) const fn name_of(family: Family) -> &'static str {
+pub const fn name_of(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",

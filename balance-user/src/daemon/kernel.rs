@@ -12,11 +12,11 @@ use crate::conntrack::{self, IspMark};
 use crate::core::plan::{Plan, ProberPlan};
 use crate::core::{Core, Effect, Fingerprint, Traffic};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
-use crate::monitor::{Outcome, Prober};
+use crate::monitor::prober::{Outcome, Prober};
 use crate::nat;
 use crate::sysctl::SysctlFacts;
 
-use super::reconciler::{ReconcileError, Reconciler};
+use super::reconciler::Reconciler;
 use super::{Instance, RETRY_INTERVAL, Scope};
 
 /// Everything that the daemon has in the kernel.

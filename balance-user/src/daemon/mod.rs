@@ -22,7 +22,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use crate::config::Config;
 use crate::control::{self, Asked, Force, Request, Response};
 use crate::core::{Clock, Core, Event};
-use crate::monitor::Outcome;
+use crate::monitor::prober::Outcome;
 use crate::netlink::watch::Watcher;
 
 pub use instance::{Instance, Lock, LockError};
@@ -40,7 +40,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[String]) -> anyhow::Result<()> {
     let _lock = instance.lock()?;
     // Kernels before 5.11 count maps as locked memory.
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, nix::libc::RLIM_INFINITY, nix::libc::RLIM_INFINITY);
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
     let mut signals = Signals::new().context("cannot catch signals")?;
     let (watcher, network) = Watcher::start().await.context("cannot watch the network")?;
     let (outcomes_sender, outcomes) = mpsc::channel(1024);

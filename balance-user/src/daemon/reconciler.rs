@@ -17,7 +17,7 @@ const IPROUTE2: &str = "/etc/iproute2";
 
 /// Carries out the kernel's part of plans.
 #[derive(Debug)]
-pub struct Reconciler {
+pub(super) struct Reconciler {
     sysctls: Saved,
     nft: nft::Installed,
     tables: RangeInclusive<u32>,
@@ -27,7 +27,7 @@ pub struct Reconciler {
 
 /// What is not as planned. The next round tries again.
 #[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
+pub(super) enum ReconcileError {
     /// A route or rule.
     #[error(transparent)]
     Netlink(#[from] netlink::NetlinkError),
@@ -44,7 +44,7 @@ pub enum ReconcileError {
 
 impl Reconciler {
     /// The reconciler of an instance, whose routing this is.
-    pub fn new(instance: &Instance, routing: RoutingConfig) -> Result<Self, SysctlError> {
+    pub(super) fn new(instance: &Instance, routing: RoutingConfig) -> Result<Self, SysctlError> {
         Ok(Self {
             sysctls: Saved::load(&instance.sysctls())?,
             nft: nft::Installed::default(),
@@ -56,19 +56,19 @@ impl Reconciler {
 
     /// The sysctls that plans depend on, as they would be without us.
     #[must_use]
-    pub fn facts(&self, isp_devices: &[&str]) -> SysctlFacts {
+    pub(super) fn facts(&self, isp_devices: &[&str]) -> SysctlFacts {
         self.sysctls.facts(isp_devices)
     }
 
     /// Makes routes and rules as planned; quick, and writes nothing where all is well.
-    pub async fn routing(&self, plan: &KernelPlan) -> Vec<ReconcileError> {
+    pub(super) async fn routing(&self, plan: &KernelPlan) -> Vec<ReconcileError> {
         let mut errors = routes::reconcile(&plan.routes, self.tables.clone()).await;
         errors.extend(rules::reconcile(&plan.rules, self.priorities.clone()).await);
         errors.into_iter().map(Into::into).collect()
     }
 
     /// Makes the sysctls, the nft table and the names as planned.
-    pub async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
+    pub(super) async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
         let mut errors: Vec<ReconcileError> =
             self.sysctls.ensure(&plan.sysctls).into_iter().map(Into::into).collect();
         match self.nft.ensure(&plan.nft).await {
@@ -86,13 +86,13 @@ impl Reconciler {
     }
 
     /// The names must be written again: the ISPs have changed.
-    pub const fn rename(&mut self) {
+    pub(super) const fn rename(&mut self) {
         self.named = false;
     }
 }
 
 /// Takes away everything that reconcilers of the instance have made.
-pub async fn undo(instance: &Instance, nft_table: &str, routing: RoutingConfig) -> Vec<ReconcileError> {
+pub(super) async fn undo(instance: &Instance, nft_table: &str, routing: RoutingConfig) -> Vec<ReconcileError> {
     let mut errors: Vec<ReconcileError> =
         netlink::remove_all(tables(routing.table), priorities(routing.priority))
             .await

@@ -1,10 +1,12 @@
 //! The eBPF side of the daemon: loading and pinning, attaching to devices, and the maps.
 
 mod attach;
+mod clsact;
 mod maps;
 mod pins;
 
 pub use attach::Datapath;
+pub use clsact::detach;
 pub use maps::Maps;
 pub use pins::{Pins, instances};
 
@@ -56,6 +58,14 @@ pub enum DatapathError {
         device: String,
         /// Why.
         source: Box<aya::programs::ProgramError>,
+    },
+    /// A clsact qdisc of ours could not be removed.
+    #[error("cannot remove the clsact qdisc of {device}: {source}")]
+    Qdisc {
+        /// The device's name.
+        device: String,
+        /// Why.
+        source: Box<rtnetlink::Error>,
     },
     /// A program that the kernel does not accept.
     #[error("the kernel refuses the eBPF program {program}: {source}")]
