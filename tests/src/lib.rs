@@ -24,6 +24,7 @@ mod server;
 mod stream;
 mod wire;
 
+pub use balance_common::Family;
 pub use child::Child;
 pub use daemon::{Daemon, Output};
 pub use dump::Dump;
@@ -34,4 +35,4 @@ pub use lab::{Builder, Lab};
 pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use stream::{Stream, StreamReport};
-pub use wire::{Family, Transport};
+pub use wire::Transport;
