@@ -164,7 +164,8 @@ impl Network {
         extent: Extent,
     ) -> Result<Self, NoFlow> {
         let header: [u8; IPV4_HEADER] = packet.read(offset).ok_or(NoFlow::Unparsable)?;
-        let [version_ihl, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+        let [version_ihl, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
+            header;
         let header_length = ((version_ihl & 0x0f) as usize) * 4;
         if version_ihl >> 4 != 4 || header_length < IPV4_HEADER {
             return Err(NoFlow::Unparsable);
@@ -303,7 +304,13 @@ impl Network {
 
 /// Where a packet that begins at `offset` ends, given its length field and where the bytes end.
 #[inline(always)]
-fn end_of(offset: usize, length: usize, header: usize, bytes_end: usize, extent: Extent) -> Result<usize, NoFlow> {
+fn end_of(
+    offset: usize,
+    length: usize,
+    header: usize,
+    bytes_end: usize,
+    extent: Extent,
+) -> Result<usize, NoFlow> {
     // Over 64 KiB the length does not fit its field, which is then 0 (GRO, "BIG TCP").
     let is_big = length == 0 && bytes_end > offset + 0xffff;
     let end = if is_big { bytes_end } else { offset + length };

@@ -245,7 +245,8 @@ mod tests {
         // the corrections weigh more: about 1.2 times for 16 and 1.4 for 32.
         for count in 2..=8_usize {
             for seed in 1..=40_usize {
-                let weights: Vec<u16> = (0..count).map(|i| [1, 1, 2, 3, 5, 10][(seed * 7 + i * 3) % 6]).collect();
+                let weights: Vec<u16> =
+                    (0..count).map(|i| [1, 1, 2, 3, 5, 10][(seed * 7 + i * 3) % 6]).collect();
                 let mut changed = weights.clone();
                 changed[seed % count] = [4, 6, 7, 8][seed % 4];
                 let (a, b) = (build_table(&members(&weights), &[]), build_table(&members(&changed), &[]));

@@ -56,7 +56,8 @@ fn describe(core: &Core, plan: &Plan, network: &Network, text: &mut String) -> s
     for line in sysctl::commands(&kernel.sysctls) {
         writeln!(text, "{line}")?;
     }
-    let name = |index| network.links.get(&index).map_or_else(|| format!("if{index}"), |link| link.name.clone());
+    let name =
+        |index| network.links.get(&index).map_or_else(|| format!("if{index}"), |link| link.name.clone());
     for line in netlink::commands::commands(kernel, name) {
         writeln!(text, "{line}")?;
     }

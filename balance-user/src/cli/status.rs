@@ -35,7 +35,10 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     if !pins.exist() {
         let others = instances();
         if others.is_empty() {
-            bail!("instance {name} does not balance here (no maps in {}); this needs root", pins.folder().display());
+            bail!(
+                "instance {name} does not balance here (no maps in {}); this needs root",
+                pins.folder().display()
+            );
         }
         bail!("there is no instance {name}; there is {}", others.join(", "));
     }

@@ -20,11 +20,11 @@ use crate::config::Config;
 use crate::sysctl::SysctlFacts;
 use health::Probe;
 pub use isp::Fingerprint;
-pub use path::name_of as family_name;
-pub use planner::nft_table_name;
 use isp::Isp;
 use network::Network;
+pub use path::name_of as family_name;
 use plan::Plan;
+pub use planner::nft_table_name;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -172,7 +172,8 @@ impl Core {
         let now = clock.instant;
         let mut core =
             Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
-        for (id, isp) in assign_ids(&core.config, &left.iter().map(|(&id, entry)| (entry.name(), id)).collect())
+        for (id, isp) in
+            assign_ids(&core.config, &left.iter().map(|(&id, entry)| (entry.name(), id)).collect())
         {
             let isp = match left.get(&id) {
                 Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
@@ -406,10 +407,7 @@ fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
 
 /// Gives every ISP of the config an id: the one it has, or else the lowest that is free. An id must stay with its
 /// name, because conntrack marks of live flows carry it.
-fn assign_ids(
-    config: &Config,
-    known: &BTreeMap<String, IspId>,
-) -> Vec<(IspId, crate::config::IspConfig)> {
+fn assign_ids(config: &Config, known: &BTreeMap<String, IspId>) -> Vec<(IspId, crate::config::IspConfig)> {
     let kept: BTreeSet<IspId> = config.isps.iter().filter_map(|isp| known.get(&isp.name)).copied().collect();
     // An id that was just freed still has flows; it is taken only when all others are.
     let freed: BTreeSet<IspId> = known.values().copied().filter(|id| !kept.contains(id)).collect();

@@ -88,7 +88,7 @@ fn found(network: &Network, link: &Link, family: Family) -> Option<IpAddr> {
 
 fn is_on_link(network: &Network, link: &Link, gateway: IpAddr) -> bool {
     is_link_local(gateway)
-        || network.addresses_of(link.index).any(|address| {
-            address.peer == Some(gateway) || IpNet::contains(&address.net, &gateway)
-        })
+        || network
+            .addresses_of(link.index)
+            .any(|address| address.peer == Some(gateway) || IpNet::contains(&address.net, &gateway))
 }

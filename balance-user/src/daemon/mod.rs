@@ -183,7 +183,10 @@ impl Daemon {
     async fn reload(&mut self) {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading]);
         match Config::load(&self.config_path) {
-            Ok(config) if config.routing != self.core.config().routing || config.mark_mask != self.core.config().mark_mask => {
+            Ok(config)
+                if config.routing != self.core.config().routing
+                    || config.mark_mask != self.core.config().mark_mask =>
+            {
                 tracing::error!(
                     "[mark] and [routing] cannot change while flows carry their marks: `balance-user stop`, then run again; \
                      the config is not reloaded"

@@ -92,7 +92,11 @@ impl Reconciler {
 }
 
 /// Takes away everything that reconcilers of the instance have made.
-pub(super) async fn undo(instance: &Instance, nft_table: &str, routing: RoutingConfig) -> Vec<ReconcileError> {
+pub(super) async fn undo(
+    instance: &Instance,
+    nft_table: &str,
+    routing: RoutingConfig,
+) -> Vec<ReconcileError> {
     let mut errors: Vec<ReconcileError> =
         netlink::remove_all(tables(routing.table), priorities(routing.priority))
             .await
@@ -106,7 +110,9 @@ pub(super) async fn undo(instance: &Instance, nft_table: &str, routing: RoutingC
     }
     for file in [names_file(routing.table), protocol_file()] {
         match fs::remove_file(file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => errors.push(ReconcileError::Names(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                errors.push(ReconcileError::Names(error))
+            }
             _ => {}
         }
     }
@@ -146,5 +152,9 @@ fn protocol_file() -> PathBuf {
 /// Where the folder is missing there is no iproute2 that would read the file.
 fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
     let is_there = fs::read_to_string(path).is_ok_and(|present| present == text);
-    if is_there || path.parent().is_some_and(|folder| !folder.exists()) { Ok(()) } else { fs::write(path, text) }
+    if is_there || path.parent().is_some_and(|folder| !folder.exists()) {
+        Ok(())
+    } else {
+        fs::write(path, text)
+    }
 }

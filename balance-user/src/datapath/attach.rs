@@ -83,7 +83,8 @@ impl Datapath {
         let mut errors = Vec::new();
         let missing: Vec<Attachment> = wanted.difference(&self.attached).cloned().collect();
         for attachment in missing {
-            let failed = attachment.role.hooks().iter().find_map(|&hook| self.attach_hook(&attachment, hook).err());
+            let failed =
+                attachment.role.hooks().iter().find_map(|&hook| self.attach_hook(&attachment, hook).err());
             match failed {
                 Some(error) => errors.push(error),
                 None => drop(self.attached.insert(attachment)),

@@ -13,14 +13,18 @@ pub use pins::{Pins, instances};
 use std::path::PathBuf;
 
 /// The eBPF object, as `cargo xtask build-ebpf` built it.
-pub static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../balance-ebpf/prebuilt/balance.bpf.o"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../balance-ebpf/prebuilt/balance.bpf.o"
+));
 
 /// What can go wrong with the datapath.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The BPF file system could not be mounted.
-    #[error("cannot mount the BPF file system on {path}: {source}; is the kernel built with CONFIG_BPF_SYSCALL?")]
+    #[error(
+        "cannot mount the BPF file system on {path}: {source}; is the kernel built with CONFIG_BPF_SYSCALL?"
+    )]
     Mount {
         /// Where.
         path: PathBuf,
