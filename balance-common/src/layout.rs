@@ -7,7 +7,7 @@ use crate::{Address, BUCKETS, Family, MAX_ISPS};
 pub const ABI: u32 = 1;
 
 /// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
-pub const ISP_ENTRIES: u32 = MAX_ISPS as u32 + 1;
+pub const ISP_ENTRIES: u32 = 1 + MAX_ISPS as u32;
 
 /// The value of `BUCKETS`: a whole selection table, an ISP's id (or 0, no ISP) in each slot. One update replaces
 /// it; there are two copies a family and `ACTIVE` names the one in force.

@@ -78,11 +78,11 @@ const IPV6_HEADER: usize = 40;
 pub fn flow_of<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> Result<Flow, NoFlow> {
     let (family, offset) = network_header(packet, link_layer)?;
     let network = Network::parse(packet, family, offset, packet.length(), Extent::Whole)?;
-    if !network.fragment {
-        if let Some(inner) = icmp_error_payload(packet, &network)? {
-            let quoted = Network::parse(packet, family, inner, network.end, Extent::Quoted)?;
-            return Ok(quoted.flow(packet)?.reversed());
-        }
+    if !network.fragment
+        && let Some(inner) = icmp_error_payload(packet, &network)?
+    {
+        let quoted = Network::parse(packet, family, inner, network.end, Extent::Quoted)?;
+        return Ok(quoted.flow(packet)?.reversed());
     }
     network.flow(packet)
 }

@@ -5,6 +5,8 @@
 //! only from or to that ISP. What chance gives one ISP too many or too few is put right, where it costs the least,
 //! so that shares are exact to one bucket.
 
+#![expect(clippy::indexing_slicing, reason = "indices are those of buckets and members throughout")]
+
 use crate::{BUCKETS, IspId};
 
 /// A selection table: the ISP of each bucket; `None` throughout if there is none.
@@ -118,7 +120,7 @@ fn corrections(
     let mut moves: Vec<(u64, usize, usize)> = (0..BUCKETS)
         .filter(|&bucket| is_free[bucket] && counts[owners[bucket]] > targets[owners[bucket]])
         .flat_map(|bucket| lacking.iter().map(move |&to| (bucket, to)))
-        .map(|(bucket, to)| (regret(&members[owners[bucket]], &members[to], bucket), bucket, to))
+        .map(|(bucket, to)| (regret(members[owners[bucket]], members[to], bucket), bucket, to))
         .collect();
     moves.sort_unstable();
     // A bucket may be listed for several takers; once it has moved, its new owner is not over its target.
@@ -126,7 +128,7 @@ fn corrections(
 }
 
 /// By how much the taker's bid is worse than the owner's: their ratio, scaled by 2^16.
-fn regret(owner: &Member, taker: &Member, bucket: usize) -> u64 {
+fn regret(owner: Member, taker: Member, bucket: usize) -> u64 {
     let own = rarity(owner.isp, bucket) * u64::from(taker.weight);
     let take = rarity(taker.isp, bucket) * u64::from(owner.weight);
     (take << 16) / own.max(1)

@@ -24,13 +24,13 @@ pub(crate) fn steer(context: &TcContext) {
 fn decide(skb: &Skb<'_>) -> Result<Verdict, Verdict> {
     // A device that is in no map yet is a daemon's first moment: the main table decides.
     // SAFETY: the entry is only read, and a torn read of two bytes that never change is not possible.
-    let device = unsafe { DEVICES.get(&skb.device()) }.ok_or(Verdict::NoIsp)?;
+    let device = unsafe { DEVICES.get(skb.device()) }.ok_or(Verdict::NoIsp)?;
     let link_layer = if device.ethernet == 0 { LinkLayer::Ip } else { LinkLayer::Ethernet };
     let flow = flow_of(skb, link_layer).map_err(|reason| match reason {
         NoFlow::NotIp => Verdict::NotIp,
         NoFlow::Unparsable => Verdict::Unparsable,
     })?;
-    if LOCAL.get(&Key::new(128, flow.destination.0)).is_some() {
+    if LOCAL.get(Key::new(128, flow.destination.0)).is_some() {
         return Err(Verdict::Local);
     }
     let settings = SETTINGS.get(0).ok_or(Verdict::NoIsp)?;
@@ -53,10 +53,10 @@ fn select(flow: &Flow, hash: u64) -> Option<IspId> {
 #[inline(always)]
 fn is_new(hash: u64) -> bool {
     // SAFETY: only whether there is an entry matters.
-    if unsafe { SEEN.get(&hash) }.is_some() {
+    if unsafe { SEEN.get(hash) }.is_some() {
         return false;
     }
     // Failing costs nothing but an exact count.
-    let _ = SEEN.insert(&hash, &0, 0);
+    let _ = SEEN.insert(hash, 0, 0);
     true
 }

@@ -95,16 +95,15 @@ fn start_log(level: LogLevel) {
     let registry = tracing_subscriber::registry().with(level);
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     // An error says that a log was started before, which is as good.
-    let _ = match journal {
-        Some(journal) => registry.with(journal).try_init(),
-        None => {
-            let to_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            let text = tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_ansi(to_terminal)
-                .with_target(false);
-            registry.with(text).try_init()
-        }
+    let _ = if let Some(journal) = journal {
+        registry.with(journal).try_init()
+    } else {
+        let to_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let text = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(to_terminal)
+            .with_target(false);
+        registry.with(text).try_init()
     };
 }
 

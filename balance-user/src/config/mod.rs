@@ -155,7 +155,7 @@ pub struct RoutingConfig {
 }
 
 const _: () =
-    assert!(RoutingConfig::TABLES as usize == 1 + balance_common::MAX_ISPS, "one table for each id");
+    assert!(RoutingConfig::TABLES as usize == 1 + balance_common::MAX_ISPS as usize, "one table for each id");
 
 impl RoutingConfig {
     /// How many tables we may use: the balanced default, and one for each ISP there can be.

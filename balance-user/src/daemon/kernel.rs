@@ -168,9 +168,9 @@ impl Kernel {
 
     async fn delete_flows(&self, isp: IspId, family: Family) {
         let Some(mark) = IspMark::new(isp, self.mask) else { return };
-        match tokio::task::spawn_blocking(move || conntrack::delete_by_mark(mark, family)).await {
-            Ok(Err(error)) => tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it"),
-            Ok(Ok(())) | Err(_) => {}
+        let deleted = tokio::task::spawn_blocking(move || conntrack::delete_by_mark(mark, family)).await;
+        if let Ok(Err(error)) = deleted {
+            tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it");
         }
     }
 

@@ -228,16 +228,12 @@ impl Daemon {
     }
 
     fn change(&mut self, name: &str, event: impl FnOnce(balance_common::IspId) -> Event) -> Response {
-        match self.core.isp_named(name) {
-            Some(isp) => {
-                self.core.handle(event(isp), Instant::now());
-                Response::Done
-            }
-            None => {
-                let isps = self.core.config().isps.iter().map(|isp| isp.name.clone()).collect();
-                Response::NoSuchIsp { isps }
-            }
-        }
+        let Some(isp) = self.core.isp_named(name) else {
+            let isps = self.core.config().isps.iter().map(|isp| isp.name.clone()).collect();
+            return Response::NoSuchIsp { isps };
+        };
+        self.core.handle(event(isp), Instant::now());
+        Response::Done
     }
 }
 

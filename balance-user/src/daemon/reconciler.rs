@@ -111,7 +111,7 @@ pub(super) async fn undo(
     for file in [names_file(routing.table), protocol_file()] {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                errors.push(ReconcileError::Names(error))
+                errors.push(ReconcileError::Names(error));
             }
             _ => {}
         }
@@ -140,8 +140,9 @@ fn names_file(first: u32) -> PathBuf {
 /// Lets `ip` print names for our tables and our protocol number.
 fn name_tables(plan: &KernelPlan) -> io::Result<()> {
     let Some((&first, _)) = plan.table_names.first_key_value() else { return Ok(()) };
-    let tables: String = plan.table_names.iter().map(|(table, name)| format!("{table}\t{name}\n")).collect();
-    write_if_changed(&names_file(first), &tables)?;
+    let tables: Vec<String> =
+        plan.table_names.iter().map(|(table, name)| format!("{table}\t{name}\n")).collect();
+    write_if_changed(&names_file(first), &tables.concat())?;
     write_if_changed(&protocol_file(), &format!("{ROUTE_PROTOCOL}\tbalance\n"))
 }
 
