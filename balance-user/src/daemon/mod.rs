@@ -49,6 +49,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     if !only.is_empty() {
         core.force_only(only);
     }
+    kernel.install_nft(&core).await?;
     kernel.adopt_flows(&core).await;
     kernel.apply(&core, Scope::Everything, Vec::new()).await;
     let asked = control::listen(instance).context("cannot listen on the control socket")?;
@@ -183,15 +184,10 @@ impl Daemon {
     async fn reload(&mut self) {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading]);
         match Config::load(&self.config_path) {
-            Ok(config)
-                if config.routing != self.core.config().routing
-                    || config.mark_mask != self.core.config().mark_mask =>
-            {
-                tracing::error!(
-                    "[mark] and [routing] cannot change while flows carry their marks: `balance-user stop`, then run again; \
-                     the config is not reloaded"
-                );
-            }
+            Ok(config) if !self.can_follow(&config) => tracing::error!(
+                "the config is not reloaded: [mark], [routing] and `attach` cannot change while we run; \
+                 `balance-user stop`, then run again"
+            ),
             Ok(config) => {
                 tracing::info!(config = %self.config_path.display(), "config reloaded");
                 self.core.handle(Event::Reload(config), Instant::now());
@@ -201,6 +197,13 @@ impl Daemon {
             Err(error) => tracing::error!("the config is not reloaded: {error}"),
         }
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    }
+
+    /// What live flows and attached programs hang on cannot change under them.
+    fn can_follow(&self, config: &Config) -> bool {
+        let present = self.core.config();
+        (config.mark_mask, config.routing, config.attach)
+            == (present.mark_mask, present.routing, present.attach)
     }
 
     fn answer(&mut self, request: Request, answer: tokio::sync::oneshot::Sender<Response>) -> Next {

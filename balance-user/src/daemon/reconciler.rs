@@ -71,11 +71,7 @@ impl Reconciler {
     pub(super) async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
         let mut errors: Vec<ReconcileError> =
             self.sysctls.ensure(&plan.sysctls).into_iter().map(Into::into).collect();
-        match self.nft.ensure(&plan.nft).await {
-            Ok(true) => tracing::debug!(table = plan.nft.name, "nft table put in place"),
-            Ok(false) => {}
-            Err(error) => errors.push(error.into()),
-        }
+        errors.extend(self.nft(plan).await.err().map(Into::into));
         if !self.named {
             match name_tables(plan) {
                 Ok(()) => self.named = true,
@@ -83,6 +79,14 @@ impl Reconciler {
             }
         }
         errors
+    }
+
+    /// Makes the nft table as planned.
+    pub(super) async fn nft(&mut self, plan: &KernelPlan) -> Result<(), nft::NftError> {
+        if self.nft.ensure(&plan.nft).await? {
+            tracing::debug!(table = plan.nft.name, "nft table put in place");
+        }
+        Ok(())
     }
 
     /// The names must be written again: the ISPs have changed.
