@@ -117,7 +117,7 @@ pub struct MonitorConfig {
     pub timeout: Duration,
     /// So many targets must answer for a round to be good.
     pub quorum: usize,
-    /// So many bad rounds in a row, counted from the first doubt, take a suspect ISP down.
+    /// So many bad rounds in a row, sent since the first doubt, take a suspect ISP down.
     pub down_after: u32,
     /// An ISP that was down is used again after answering for so long.
     pub up_after: Duration,
