@@ -3,19 +3,17 @@
 //! Needs root, in network namespaces of its own, one set a test.
 #![cfg(test)]
 
-use std::fs::{self, File};
+use std::fs;
 use std::future::Future;
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use balance_common::{Family, IspId};
+use balance_lab::Host;
 use balance_user::core::health::Probe;
 use balance_user::monitor::prober::{Failure, Outcome, Prober};
-use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
@@ -24,43 +22,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// For probes that will be lost.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A network namespace, gone when dropped.
-struct Namespace(File);
+/// A machine of the lab.
+struct Namespace(Host);
 
 impl Namespace {
     fn new() -> Self {
-        std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let namespace = Self(File::open("/proc/thread-self/ns/net").unwrap());
-            namespace.ip("link set lo up");
-            namespace
-        })
-        .join()
-        .unwrap()
+        Self(Host::new("test").unwrap())
     }
 
     /// Runs this in a thread in the namespace.
     fn within<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
-                run()
-            });
-            thread.join().unwrap()
-        })
+        self.0.run(run)
     }
 
     fn ip(&self, arguments: &str) {
-        let output = self.within(|| Command::new("ip").args(arguments.split_whitespace()).output().unwrap());
-        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        self.0.sh(&format!("ip {arguments}")).unwrap();
     }
 
     fn sysctl(&self, key: &str, value: &str) {
         self.within(|| fs::write(format!("/proc/sys/{key}"), value).unwrap());
-    }
-
-    fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 
     /// One of the kernel's counters for ICMP.
@@ -96,14 +76,12 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let lab = Self { router: Namespace::new(), isps: [Namespace::new(), Namespace::new()] };
-        lab.router.sysctl("net/ipv4/conf/all/rp_filter", "0");
-        lab.router.sysctl("net/ipv4/conf/default/rp_filter", "0");
         for (n, isp) in (1..).zip(&lab.isps) {
             // No answer to ARP for the target: without the mark its probes would not get through.
             isp.sysctl("net/ipv4/conf/all/arp_ignore", "1");
             isp.sysctl("net/ipv4/ip_forward", "1");
             isp.sysctl("net/ipv6/conf/all/forwarding", "1");
-            isp.ip(&format!("link add eth0 type veth peer name wan{n} netns {}", lab.router.path()));
+            isp.ip(&format!("link add eth0 type veth peer name wan{n} netns {}", lab.router.0.netns()));
             isp.ip("link set eth0 up");
             isp.ip(&format!("addr add 10.0.{n}.1/24 dev eth0"));
             isp.ip(&format!("addr add fd00:{n}::1/64 dev eth0 nodad"));
@@ -142,9 +120,7 @@ impl Lab {
 
 /// Runs a test in the router of a lab; or says that it was skipped.
 fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Arc<Lab>) -> F + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "needs root, and in CI nothing may be skipped");
-        println!("SKIPPED: needs root");
+    if !balance_lab::ready() {
         return;
     }
     let lab = Arc::new(Lab::new());

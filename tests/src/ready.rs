@@ -52,7 +52,7 @@ fn missing() -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed =
         |tool: &&str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
-    let tool = ["ip", "tc", "nft"].into_iter().find(|tool| !installed(tool));
+    let tool = ["ip", "tc", "nft", "conntrack"].into_iter().find(|tool| !installed(tool));
     tool.map(|tool| format!("the program {tool}"))
         .or_else(|| (!Path::new("/sys/fs/bpf").is_dir()).then(|| "the directory /sys/fs/bpf".to_owned()))
 }

@@ -26,8 +26,11 @@ pub(crate) struct Options {
 }
 
 /// What the tests in the lab use.
-const LAB_TOOLS: [SystemTool; 2] =
-    [SystemTool { program: "nft", package: "nftables" }, SystemTool { program: "ip", package: "iproute2" }];
+const LAB_TOOLS: [SystemTool; 3] = [
+    SystemTool { program: "nft", package: "nftables" },
+    SystemTool { program: "ip", package: "iproute2" },
+    SystemTool { program: "conntrack", package: "conntrack" },
+];
 
 /// Runs the tests. Success is that none failed and, in CI, that none was skipped.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {

@@ -5,27 +5,18 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
-
 /// Only so that a test that waits in vain fails instead of hanging.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Runs a test in a thread with a network namespace of its own, where `lo` is up. It goes with the thread.
-pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "in CI this must run as root");
-        println!("SKIPPED: needs root for a network namespace");
+/// Runs a test on a machine of its own.
+pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    if !balance_lab::ready() {
         return;
     }
-    let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        ip("link set lo up");
+    balance_lab::Host::new("test").expect("a machine").run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async { tokio::time::timeout(PATIENCE, test()).await.expect("in time") });
-    };
-    if let Err(panic) = std::thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
+    });
 }
 
 /// Runs `ip` with these arguments, which must succeed.
