@@ -25,8 +25,8 @@ pub(crate) struct Options {
     filters: Vec<String>,
 }
 
-/// What the tests in the lab use.
-const LAB_TOOLS: [SystemTool; 2] =
+/// What the lab uses.
+pub(crate) const LAB_TOOLS: [SystemTool; 2] =
     [SystemTool { program: "nft", package: "nftables" }, SystemTool { program: "ip", package: "iproute2" }];
 
 /// Runs the tests. Success is that none failed and, in CI, that none was skipped.
