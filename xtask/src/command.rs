@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     ffi::OsStr,
     fmt::Write as _,
-    io::ErrorKind,
+    io::{self, ErrorKind, Write as _},
     process::{Command, Stdio},
 };
 
@@ -34,11 +34,12 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 
 /// Prints the command as a line that a shell would take.
 pub(crate) fn show(command: &Command) {
-    println!("$ {}", shell_line(command));
+    // Not `println`, which panics when nobody reads any more: the command matters more than that it is seen.
+    let _ = writeln!(io::stdout(), "$ {}", shell_line(command));
 }
 
 /// Why a command could not even be started.
-pub(crate) fn cannot_run(command: &Command, error: &std::io::Error) -> anyhow::Error {
+pub(crate) fn cannot_run(command: &Command, error: &io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::NotFound => anyhow!("`{}` is not installed or not in PATH", name(command)),
         _ => anyhow!("cannot run `{}`: {error}", name(command)),

@@ -7,6 +7,7 @@
 
 mod build_ebpf;
 mod command;
+mod demo;
 mod sources;
 mod test;
 mod tools;
@@ -26,6 +27,7 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask demo                 see it work, in a network of its own; as root
   cargo xtask test                 every test; as root also those that need the kernel
   cargo xtask test failover        only the tests with `failover` in their name
   cargo xtask build-ebpf           after a change to what runs in the kernel
@@ -35,6 +37,12 @@ Building balance itself needs no task: `cargo build` embeds the eBPF object kept
 
 #[derive(Subcommand)]
 enum Task {
+    /// See balance at work: a router, two ISPs, the real daemon, real flows; takes root and under a minute
+    ///
+    /// Builds everything, makes a network of namespaces that nothing else sees, and shows how flows are split, how
+    /// they survive the death of an ISP, how a weight is changed, and that nothing is left afterwards. Fails when
+    /// something is not as it should be. The programs nft and ip are installed if they are missing, by apt-get.
+    Demo,
     /// Rebuild the eBPF object in balance-ebpf/prebuilt/
     ///
     /// Needed after a change to balance-ebpf or balance-common; commit the result with it. The first time this
@@ -61,6 +69,7 @@ fn run(task: &Task) -> Result<ExitCode> {
     // Every path below is relative to the workspace, and so is every command that is printed.
     env::set_current_dir(workspace).with_context(|| format!("cannot enter {}", workspace.display()))?;
     match task {
+        Task::Demo => demo::run(),
         Task::BuildEbpf(options) => build_ebpf::run(options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(options),
     }

@@ -25,8 +25,8 @@ pub(crate) struct Options {
     filters: Vec<String>,
 }
 
-/// What the tests in the lab use.
-const LAB_TOOLS: [SystemTool; 3] = [
+/// What the lab uses.
+pub(crate) const LAB_TOOLS: [SystemTool; 3] = [
     SystemTool { program: "nft", package: "nftables" },
     SystemTool { program: "ip", package: "iproute2" },
     SystemTool { program: "conntrack", package: "conntrack" },

@@ -26,7 +26,7 @@ pub(super) struct Isp {
     pub(super) announced: Option<Conclusion>,
     paths: [Path; 2],
     silence: Option<Silence>,
-    traffic: Option<Traffic>,
+    seen: Option<Seen>,
 }
 
 /// Whether an ISP works, as the operator is told it. Moments of doubt are not worth telling.
@@ -62,6 +62,15 @@ pub(super) struct Path {
     worked: bool,
 }
 
+/// The last look at the traffic of its device.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: Instant,
+    traffic: Traffic,
+    /// Packets had been sent since the look before.
+    sending: bool,
+}
+
 /// Packets went out and none came in.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
@@ -83,7 +92,7 @@ impl Isp {
             announced: None,
             paths: Family::ALL.map(path),
             silence: None,
-            traffic: None,
+            seen: None,
             config,
         }
     }
@@ -199,15 +208,21 @@ impl Isp {
 
     /// Takes in what its device has sent and received so far.
     pub(super) fn observe(&mut self, traffic: Traffic, now: Instant) {
-        let Some(before) = self.traffic.replace(traffic) else { return };
+        let last = self.seen;
+        let sending = last.is_some_and(|last| traffic.tx != last.traffic.tx);
+        self.seen = Some(Seen { at: now, traffic, sending });
+        let Some(Seen { at, traffic: before, sending: was_sending }) = last else { return };
         if traffic.rx != before.rx {
             self.silence = None;
             return;
         }
-        if traffic.tx == before.tx && self.silence.is_none() {
+        if !sending && self.silence.is_none() {
             return;
         }
-        let silence = *self.silence.get_or_insert(Silence { since: now, tx: before.tx });
+        // Where packets were sent all along, nothing has come since the last look. Else the first of them may have
+        // been sent just now, and its answer has the right to take its time.
+        let since = if was_sending { at } else { now };
+        let silence = *self.silence.get_or_insert(Silence { since, tx: before.tx });
         let sent = traffic.tx.saturating_sub(silence.tx);
         for path in &mut self.paths {
             if now.saturating_duration_since(silence.since) >= path.health.silence() && sent >= SILENT_PACKETS
