@@ -44,7 +44,7 @@ pub fn wait(lab: &Lab, name: &str, field: &str, value: &Value) -> anyhow::Result
     .with_context(|| format!("status says {last:#}"))
 }
 
-/// Waits until every ISP is up and has its share of the flows.
+/// Waits until every ISP is up in every family and has its share of the flows.
 ///
 /// # Errors
 /// When that takes fifteen seconds, with what it says instead.
@@ -55,7 +55,9 @@ pub fn wait_up(lab: &Lab) -> anyhow::Result<()> {
         lab.isps().iter().all(|known| {
             let isp = isp(&last, known.name());
             let share = isp.get("share").and_then(Value::as_f64).unwrap_or_default();
-            isp.get("state").is_some_and(|state| state == "up") && share > 0.0
+            // A family that does not work yet is a reason.
+            let fine = isp.get("reason").is_some_and(Value::is_null);
+            isp.get("state").is_some_and(|state| state == "up") && fine && share > 0.0
         })
     })
     .with_context(|| format!("status says {last:#}"))
