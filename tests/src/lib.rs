@@ -13,6 +13,7 @@ mod background;
 mod child;
 mod daemon;
 mod dump;
+pub mod figures;
 mod flow;
 mod host;
 mod isp;
@@ -21,6 +22,7 @@ mod mounts;
 mod notify;
 mod ready;
 mod server;
+pub mod status;
 mod stream;
 mod wire;
 

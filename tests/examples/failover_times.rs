@@ -1,0 +1,39 @@
+//! How long new flows have no way after an ISP has failed: the distribution of some runs, 20 if not said otherwise.
+//!
+//! `cargo build && cargo run -p balance-lab --example failover_times [RUNS]`, as root.
+
+#![expect(clippy::print_stdout, reason = "this is what it is for")]
+
+use std::time::Duration;
+
+use anyhow::Context;
+use balance_lab::figures::{Failure, failover};
+use balance_lab::ready;
+
+fn main() -> anyhow::Result<()> {
+    let runs = std::env::args().nth(1).map_or(Ok(20), |runs| runs.parse()).context("how many runs?")?;
+    if !ready() {
+        return Ok(());
+    }
+    for (failure, what) in [
+        (Failure::SilentWithFlows, "silent death, flows running"),
+        (Failure::SilentIdle, "silent death, idle"),
+        (Failure::Carrier, "loss of carrier"),
+    ] {
+        let mut outages = failover(failure, runs)?;
+        outages.sort();
+        let at = |part: f64| {
+            outages.get(((runs as f64 - 1.0) * part).round() as usize).copied().unwrap_or_default()
+        };
+        let ms = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
+        println!(
+            "{what:28} {runs} runs: min {}, median {}, p90 {}, max {}",
+            ms(at(0.0)),
+            ms(at(0.5)),
+            ms(at(0.9)),
+            ms(at(1.0))
+        );
+        println!("{:28} {}", "", outages.iter().map(|&time| ms(time)).collect::<Vec<_>>().join(", "));
+    }
+    Ok(())
+}
