@@ -21,6 +21,7 @@ mod mounts;
 mod notify;
 mod ready;
 mod server;
+mod status;
 mod stream;
 mod wire;
 
