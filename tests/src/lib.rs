@@ -11,6 +11,7 @@
 pub mod addresses;
 mod background;
 mod child;
+mod commands;
 mod daemon;
 mod dump;
 pub mod figures;
