@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MarkMask};
 
-use crate::config::Config;
+use crate::config::{Config, IspConfig};
 use crate::sysctl::SysctlFacts;
 use health::Probe;
 pub use isp::Fingerprint;
@@ -172,9 +172,8 @@ impl Core {
         let now = clock.instant;
         let mut core =
             Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
-        for (id, isp) in
-            assign_ids(&core.config, &left.iter().map(|(&id, entry)| (entry.name(), id)).collect())
-        {
+        let known = left.iter().map(|(&id, entry)| (entry.name(), id)).collect();
+        for (id, isp) in assign_ids(&core.config, mask, &known, &core.removed) {
             let isp = match left.get(&id) {
                 Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
                 _ => Isp::new(id, isp, now),
@@ -319,7 +318,7 @@ impl Core {
         self.config = config;
         let known = self.isps.iter().map(|(&id, isp)| (isp.config.name.clone(), id)).collect();
         let mut old = std::mem::take(&mut self.isps);
-        for (id, config) in assign_ids(&self.config, &known) {
+        for (id, config) in assign_ids(&self.config, mask, &known, &self.removed) {
             let isp = match old.remove(&id) {
                 Some(isp) => isp.reconfigure(config, now),
                 None => Isp::new(id, config, now),
@@ -405,20 +404,23 @@ fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
     if config.isps.len() > mask.capacity() as usize { Err(too_many) } else { Ok(mask) }
 }
 
-/// Gives every ISP of the config an id: the one it has, or else the lowest that is free. An id must stay with its
-/// name, because conntrack marks of live flows carry it.
-fn assign_ids(config: &Config, known: &BTreeMap<String, IspId>) -> Vec<(IspId, crate::config::IspConfig)> {
-    let kept: BTreeSet<IspId> = config.isps.iter().filter_map(|isp| known.get(&isp.name)).copied().collect();
+/// Gives every ISP of the config an id that fits the mask: the one it has, or else the lowest that is free. An id must
+/// stay with its name, because conntrack marks of live flows carry it. `removed` are those whose flows have not been
+/// deleted yet.
+fn assign_ids(
+    config: &Config,
+    mask: MarkMask,
+    known: &BTreeMap<String, IspId>,
+    removed: &BTreeSet<IspId>,
+) -> Vec<(IspId, IspConfig)> {
+    let fits = |id: &IspId| u32::from(id.get()) <= mask.capacity();
+    let known_id = |isp: &IspConfig| known.get(&isp.name).copied().filter(fits);
+    let kept: BTreeSet<IspId> = config.isps.iter().filter_map(known_id).collect();
     // An id that was just freed still has flows; it is taken only when all others are.
-    let freed: BTreeSet<IspId> = known.values().copied().filter(|id| !kept.contains(id)).collect();
-    let fresh = IspId::all().filter(|id| !kept.contains(id) && !freed.contains(id));
+    let freed: BTreeSet<IspId> =
+        known.values().chain(removed).copied().filter(|id| !kept.contains(id) && fits(id)).collect();
+    let fresh = IspId::all().filter(|id| fits(id) && !kept.contains(id) && !freed.contains(id));
     let mut free = fresh.chain(freed.iter().copied());
-    config
-        .isps
-        .iter()
-        .filter_map(|isp| {
-            let id = known.get(&isp.name).copied().or_else(|| free.next())?;
-            Some((id, isp.clone()))
-        })
-        .collect()
+    let with_id = |isp: &IspConfig| Some((known_id(isp).or_else(|| free.next())?, isp.clone()));
+    config.isps.iter().filter_map(with_id).collect()
 }
