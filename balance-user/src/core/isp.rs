@@ -99,6 +99,7 @@ impl Isp {
         for ((path, family), (&state, &order)) in
             isp.paths.iter_mut().zip(Family::ALL).zip(entry.states.iter().zip(&entry.down_order))
         {
+            path.down_order = (order != 0).then_some(u64::from(order));
             let state = match IspState::from(state) {
                 IspState::Unknown => continue,
                 IspState::Up => State::Up,
@@ -109,7 +110,6 @@ impl Isp {
             let targets = targets(&isp.config, family);
             path.health = Health::adopt(state, since, isp.config.monitor.clone(), targets, clock.instant);
             path.worked = state.is_usable();
-            path.down_order = (order != 0).then_some(u64::from(order));
         }
         isp
     }
