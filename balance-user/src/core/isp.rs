@@ -1,5 +1,6 @@
 //! One ISP: what is configured, what is observed, and what follows.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use balance_common::layout::{Forced, IspEntry, IspState};
@@ -99,6 +100,14 @@ impl Isp {
         for ((path, family), (&state, &order)) in
             isp.paths.iter_mut().zip(Family::ALL).zip(entry.states.iter().zip(&entry.down_order))
         {
+            if entry.device() == isp.config.device {
+                path.known = known_gateway(entry, family).map(|gateway| NextHop {
+                    index: entry.index,
+                    gateway: Some(gateway),
+                    onlink: false,
+                    weight: 1,
+                });
+            }
             path.down_order = (order != 0).then_some(u64::from(order));
             let state = match IspState::from(state) {
                 IspState::Unknown => continue,
@@ -325,8 +334,17 @@ impl Path {
 const SILENT_PACKETS: u64 = 3;
 
 /// The targets of an ISP in a family.
-pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<std::net::IpAddr> {
+pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<IpAddr> {
     isp.targets.iter().copied().filter(|&target| family_of(target) == family).collect()
+}
+
+/// The gateway that an earlier daemon has used.
+fn known_gateway(entry: &IspEntry, family: Family) -> Option<IpAddr> {
+    let gateway = match family {
+        Family::V4 => IpAddr::from(entry.gateway_v4),
+        Family::V6 => IpAddr::from(entry.gateway_v6),
+    };
+    (!gateway.is_unspecified()).then_some(gateway)
 }
 
 const fn other(family: Family) -> Family {
