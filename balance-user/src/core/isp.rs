@@ -97,6 +97,13 @@ impl Isp {
         }
         isp.forced = entry.forced.into();
         isp.since_ms = entry.since;
+        // What the operator was told by the daemon before; a change since then is news.
+        let state = IspState::from(entry.state);
+        isp.announced = (entry.since != 0).then_some(Conclusion {
+            usable: matches!(state, IspState::Up | IspState::Suspect),
+            down: state == IspState::Down,
+            forced: isp.forced,
+        });
         for ((path, family), (&state, &order)) in
             isp.paths.iter_mut().zip(Family::ALL).zip(entry.states.iter().zip(&entry.down_order))
         {
