@@ -363,14 +363,16 @@ impl Core {
     }
 
     /// Flows of an ISP that stopped working are cut loose as soon as there is another one for them, and not before:
-    /// with nowhere to go they are better off waiting for it to come back.
+    /// with nowhere to go they are better off waiting for it to come back. Those of an ISP that is forced up stay: it
+    /// is to be used whatever its health.
     fn delete_flows(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         for family in Family::ALL {
             let usable: BTreeSet<IspId> =
                 self.isps.iter().filter(|(_, isp)| isp.is_usable(family)).map(|(&id, _)| id).collect();
             for (&id, isp) in &mut self.isps {
-                if isp.path(family).stranded && usable.iter().any(|&other| other != id) {
+                let in_use = usable.contains(&id);
+                if isp.path(family).stranded && !in_use && !usable.is_empty() {
                     isp.path_mut(family).stranded = false;
                     effects.push(Effect::DeleteFlows { isp: id, family });
                 }
