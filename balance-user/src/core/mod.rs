@@ -357,6 +357,11 @@ impl Core {
             for (id, isp) in &mut self.isps {
                 let others = usable.iter().any(|other| other != id);
                 isp.path_mut(family).health.set_others_usable(others, now);
+            }
+        }
+        // Only now: one family may go by the health of the other.
+        for family in Family::ALL {
+            for isp in self.isps.values_mut() {
                 isp.settle(family, &mut self.downs);
             }
         }
