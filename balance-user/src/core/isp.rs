@@ -125,7 +125,13 @@ impl Isp {
             let since = clock.instant(entry.since);
             let targets = targets(&isp.config, family);
             path.health = Health::adopt(state, since, isp.config.monitor.clone(), targets, clock.instant);
-            path.worked = state.is_usable();
+        }
+        for family in Family::ALL {
+            let states = [family, isp.judge(family)].map(|family| isp.path(family).health.state());
+            let path = isp.path_mut(family);
+            path.worked = states.iter().all(|state| state.is_usable());
+            // Whether the daemon before came to cut them loose nobody knows.
+            path.stranded = states.contains(&State::Down);
         }
         isp
     }
@@ -186,13 +192,13 @@ impl Isp {
 
     /// Does it work, whatever the operator wants? A family without targets of its own goes by the other's.
     fn works(&self, family: Family) -> bool {
-        let own = self.path(family);
-        let judged = if targets(&self.config, family).is_empty() && !self.config.targets.is_empty() {
-            self.path(other(family))
-        } else {
-            own
-        };
-        own.next_hop.is_ok() && judged.health.state().is_usable()
+        self.path(family).next_hop.is_ok() && self.path(self.judge(family)).health.state().is_usable()
+    }
+
+    /// The family by whose health a family is judged.
+    fn judge(&self, family: Family) -> Family {
+        let follows = targets(&self.config, family).is_empty() && !self.config.targets.is_empty();
+        if follows { other(family) } else { family }
     }
 
     /// Brings up to date what depends on being usable and on working.
