@@ -11,7 +11,7 @@ use super::network::{Network, family_of};
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
 use super::{Clock, Quality, Traffic};
-use crate::config::IspConfig;
+use crate::config::{IspConfig, WEIGHTS};
 
 /// One ISP.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Isp {
     pub(super) fn adopt(id: IspId, config: IspConfig, entry: &IspEntry, clock: Clock) -> Self {
         let mut isp = Self::new(id, config, clock.instant);
         if entry.configured_weight == isp.config.weight {
-            isp.weight = entry.weight;
+            isp.set_weight(entry.weight);
         }
         isp.forced = entry.forced.into();
         isp.since_ms = entry.since;
@@ -149,6 +149,11 @@ impl Isp {
         }
         self.config = config;
         self
+    }
+
+    pub(super) fn set_weight(&mut self, weight: u16) {
+        let (lowest, highest) = WEIGHTS;
+        self.weight = weight.clamp(lowest, highest);
     }
 
     pub(super) const fn path(&self, family: Family) -> &Path {

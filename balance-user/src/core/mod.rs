@@ -59,7 +59,7 @@ pub enum Event {
     SetWeight {
         /// The ISP.
         isp: IspId,
-        /// Its new weight.
+        /// Its new weight; the nearest that it can have.
         weight: u16,
     },
     /// The operator forces an ISP up or down, or lets health decide again.
@@ -218,7 +218,7 @@ impl Core {
             }
             Event::SetWeight { isp, weight } => {
                 if let Some(isp) = self.isps.get_mut(&isp) {
-                    isp.weight = weight;
+                    isp.set_weight(weight);
                 }
             }
             Event::Force { isp, forced } => {
