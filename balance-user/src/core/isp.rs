@@ -41,11 +41,13 @@ pub(super) struct Conclusion {
 /// What of an ISP the plan depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
+    id: IspId,
     weight: u16,
     forced: Forced,
     since_ms: u64,
     states: [State; 2],
     usable: [bool; 2],
+    next_hops: [Option<NextHop>; 2],
     down_order: [Option<u64>; 2],
 }
 
@@ -272,11 +274,13 @@ impl Isp {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let [v4, v6] = &self.paths;
         Fingerprint {
+            id: self.id,
             weight: self.weight,
             forced: self.forced,
             since_ms: self.since_ms,
             states: [v4, v6].map(|path| path.health.state()),
             usable: Family::ALL.map(|family| self.is_usable(family)),
+            next_hops: [v4, v6].map(|path| path.next_hop.as_ref().ok().copied()),
             down_order: [v4, v6].map(|path| path.down_order),
         }
     }
