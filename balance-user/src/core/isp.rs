@@ -113,7 +113,8 @@ impl Isp {
                 path.known = known_gateway(entry, family).map(|gateway| NextHop {
                     index: entry.index,
                     gateway: Some(gateway),
-                    onlink: false,
+                    // Maybe it was not in any prefix even then.
+                    onlink: true,
                     weight: 1,
                 });
             }
