@@ -230,7 +230,8 @@ impl Isp {
     /// Takes in what its device has sent and received so far.
     pub(super) fn observe(&mut self, traffic: Traffic, now: Instant) {
         let Some(before) = self.traffic.replace(traffic) else { return };
-        if traffic.rx != before.rx {
+        // Counters that go back are those of another device.
+        if traffic.rx != before.rx || traffic.tx < before.tx {
             self.silence = None;
             return;
         }
