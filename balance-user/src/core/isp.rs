@@ -1,6 +1,6 @@
 //! One ISP: what is configured, what is observed, and what follows.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use balance_common::layout::{Forced, IspEntry, IspState};
@@ -146,7 +146,7 @@ impl Isp {
         }
         for (path, family) in self.paths.iter_mut().zip(Family::ALL) {
             path.health.reconfigure(config.monitor.clone(), targets(&config, family), now);
-            if config.device != self.config.device {
+            if wiring(&config) != wiring(&self.config) {
                 path.known = None;
             }
         }
@@ -369,6 +369,11 @@ fn known_gateway(entry: &IspEntry, family: Family) -> Option<IpAddr> {
         Family::V6 => IpAddr::from(entry.gateway_v6),
     };
     (!gateway.is_unspecified()).then_some(gateway)
+}
+
+/// What makes a gateway known before worthless when it changes.
+fn wiring(isp: &IspConfig) -> (&str, Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    (&isp.device, isp.gateway_v4, isp.gateway_v6)
 }
 
 const fn other(family: Family) -> Family {
