@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use balance_common::Family;
-use ipnet::IpNet;
 
 use super::network::{Link, Network, family_of};
 use super::plan::NextHop;
@@ -96,5 +95,5 @@ fn is_on_link(network: &Network, link: &Link, gateway: IpAddr) -> bool {
     is_link_local(gateway)
         || network
             .addresses_of(link.index)
-            .any(|address| address.peer == Some(gateway) || IpNet::contains(&address.net, &gateway))
+            .any(|address| address.network().contains(&gateway))
 }
