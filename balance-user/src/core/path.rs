@@ -93,7 +93,5 @@ fn is_reachable(network: &Network, link: &Link, known: &NextHop) -> bool {
 
 fn is_on_link(network: &Network, link: &Link, gateway: IpAddr) -> bool {
     is_link_local(gateway)
-        || network
-            .addresses_of(link.index)
-            .any(|address| address.network().contains(&gateway))
+        || network.addresses_of(link.index).any(|address| address.network().contains(&gateway))
 }
