@@ -1,5 +1,6 @@
 //! One ISP: what is configured, what is observed, and what follows.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use balance_common::layout::{Forced, IspEntry, IspState};
@@ -10,7 +11,7 @@ use super::network::{Network, family_of};
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
 use super::{Clock, Quality, Traffic};
-use crate::config::IspConfig;
+use crate::config::{IspConfig, WEIGHTS};
 
 /// One ISP.
 #[derive(Debug)]
@@ -40,11 +41,13 @@ pub(super) struct Conclusion {
 /// What of an ISP the plan depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
+    id: IspId,
     weight: u16,
     forced: Forced,
     since_ms: u64,
     states: [State; 2],
     usable: [bool; 2],
+    next_hops: [Option<NextHop>; 2],
     down_order: [Option<u64>; 2],
 }
 
@@ -101,13 +104,30 @@ impl Isp {
     pub(super) fn adopt(id: IspId, config: IspConfig, entry: &IspEntry, clock: Clock) -> Self {
         let mut isp = Self::new(id, config, clock.instant);
         if entry.configured_weight == isp.config.weight {
-            isp.weight = entry.weight;
+            isp.set_weight(entry.weight);
         }
         isp.forced = entry.forced.into();
         isp.since_ms = entry.since;
+        // What the operator was told by the daemon before; a change since then is news.
+        let state = IspState::from(entry.state);
+        isp.announced = (entry.since != 0).then_some(Conclusion {
+            usable: matches!(state, IspState::Up | IspState::Suspect),
+            down: state == IspState::Down,
+            forced: isp.forced,
+        });
         for ((path, family), (&state, &order)) in
             isp.paths.iter_mut().zip(Family::ALL).zip(entry.states.iter().zip(&entry.down_order))
         {
+            if entry.device() == isp.config.device {
+                path.known = known_gateway(entry, family).map(|gateway| NextHop {
+                    index: entry.index,
+                    gateway: Some(gateway),
+                    // Maybe it was not in any prefix even then.
+                    onlink: true,
+                    weight: 1,
+                });
+            }
+            path.down_order = (order != 0).then_some(u64::from(order));
             let state = match IspState::from(state) {
                 IspState::Unknown => continue,
                 IspState::Up => State::Up,
@@ -117,8 +137,13 @@ impl Isp {
             let since = clock.instant(entry.since);
             let targets = targets(&isp.config, family);
             path.health = Health::adopt(state, since, isp.config.monitor.clone(), targets, clock.instant);
-            path.worked = state.is_usable();
-            path.down_order = (order != 0).then_some(u64::from(order));
+        }
+        for family in Family::ALL {
+            let states = [family, isp.judge(family)].map(|family| isp.path(family).health.state());
+            let path = isp.path_mut(family);
+            path.worked = states.iter().all(|state| state.is_usable());
+            // Whether the daemon before came to cut them loose nobody knows.
+            path.stranded = states.contains(&State::Down);
         }
         isp
     }
@@ -130,12 +155,17 @@ impl Isp {
         }
         for (path, family) in self.paths.iter_mut().zip(Family::ALL) {
             path.health.reconfigure(config.monitor.clone(), targets(&config, family), now);
-            if config.device != self.config.device {
+            if wiring(&config) != wiring(&self.config) {
                 path.known = None;
             }
         }
         self.config = config;
         self
+    }
+
+    pub(super) fn set_weight(&mut self, weight: u16) {
+        let (lowest, highest) = WEIGHTS;
+        self.weight = weight.clamp(lowest, highest);
     }
 
     pub(super) const fn path(&self, family: Family) -> &Path {
@@ -179,13 +209,13 @@ impl Isp {
 
     /// Does it work, whatever the operator wants? A family without targets of its own goes by the other's.
     fn works(&self, family: Family) -> bool {
-        let own = self.path(family);
-        let judged = if targets(&self.config, family).is_empty() && !self.config.targets.is_empty() {
-            self.path(other(family))
-        } else {
-            own
-        };
-        own.next_hop.is_ok() && judged.health.state().is_usable()
+        self.path(family).next_hop.is_ok() && self.path(self.judge(family)).health.state().is_usable()
+    }
+
+    /// The family by whose health a family is judged.
+    fn judge(&self, family: Family) -> Family {
+        let follows = targets(&self.config, family).is_empty() && !self.config.targets.is_empty();
+        if follows { other(family) } else { family }
     }
 
     /// Brings up to date what depends on being usable and on working.
@@ -212,7 +242,8 @@ impl Isp {
         let sending = last.is_some_and(|last| traffic.tx != last.traffic.tx);
         self.seen = Some(Seen { at: now, traffic, sending });
         let Some(Seen { at, traffic: before, sending: was_sending }) = last else { return };
-        if traffic.rx != before.rx {
+        // Counters that go back are those of another device.
+        if traffic.rx != before.rx || traffic.tx < before.tx {
             self.silence = None;
             return;
         }
@@ -260,11 +291,13 @@ impl Isp {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let [v4, v6] = &self.paths;
         Fingerprint {
+            id: self.id,
             weight: self.weight,
             forced: self.forced,
             since_ms: self.since_ms,
             states: [v4, v6].map(|path| path.health.state()),
             usable: Family::ALL.map(|family| self.is_usable(family)),
+            next_hops: [v4, v6].map(|path| path.next_hop.as_ref().ok().copied()),
             down_order: [v4, v6].map(|path| path.down_order),
         }
     }
@@ -340,8 +373,22 @@ impl Path {
 const SILENT_PACKETS: u64 = 3;
 
 /// The targets of an ISP in a family.
-pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<std::net::IpAddr> {
+pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<IpAddr> {
     isp.targets.iter().copied().filter(|&target| family_of(target) == family).collect()
+}
+
+/// The gateway that an earlier daemon has used.
+fn known_gateway(entry: &IspEntry, family: Family) -> Option<IpAddr> {
+    let gateway = match family {
+        Family::V4 => IpAddr::from(entry.gateway_v4),
+        Family::V6 => IpAddr::from(entry.gateway_v6),
+    };
+    (!gateway.is_unspecified()).then_some(gateway)
+}
+
+/// What makes a gateway known before worthless when it changes.
+fn wiring(isp: &IspConfig) -> (&str, Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    (&isp.device, isp.gateway_v4, isp.gateway_v6)
 }
 
 const fn other(family: Family) -> Family {

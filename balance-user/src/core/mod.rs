@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MarkMask};
 
-use crate::config::Config;
+use crate::config::{Config, IspConfig};
 use crate::sysctl::SysctlFacts;
 use health::Probe;
 pub use isp::Fingerprint;
@@ -59,7 +59,7 @@ pub enum Event {
     SetWeight {
         /// The ISP.
         isp: IspId,
-        /// Its new weight.
+        /// Its new weight; the nearest that it can have.
         weight: u16,
     },
     /// The operator forces an ISP up or down, or lets health decide again.
@@ -172,9 +172,8 @@ impl Core {
         let now = clock.instant;
         let mut core =
             Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
-        for (id, isp) in
-            assign_ids(&core.config, &left.iter().map(|(&id, entry)| (entry.name(), id)).collect())
-        {
+        let known = left.iter().map(|(&id, entry)| (entry.name(), id)).collect();
+        for (id, isp) in assign_ids(&core.config, mask, &known, &core.removed) {
             let isp = match left.get(&id) {
                 Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
                 _ => Isp::new(id, isp, now),
@@ -219,7 +218,7 @@ impl Core {
             }
             Event::SetWeight { isp, weight } => {
                 if let Some(isp) = self.isps.get_mut(&isp) {
-                    isp.weight = weight;
+                    isp.set_weight(weight);
                 }
             }
             Event::Force { isp, forced } => {
@@ -319,7 +318,7 @@ impl Core {
         self.config = config;
         let known = self.isps.iter().map(|(&id, isp)| (isp.config.name.clone(), id)).collect();
         let mut old = std::mem::take(&mut self.isps);
-        for (id, config) in assign_ids(&self.config, &known) {
+        for (id, config) in assign_ids(&self.config, mask, &known, &self.removed) {
             let isp = match old.remove(&id) {
                 Some(isp) => isp.reconfigure(config, now),
                 None => Isp::new(id, config, now),
@@ -358,20 +357,27 @@ impl Core {
             for (id, isp) in &mut self.isps {
                 let others = usable.iter().any(|other| other != id);
                 isp.path_mut(family).health.set_others_usable(others, now);
+            }
+        }
+        // Only now: one family may go by the health of the other.
+        for family in Family::ALL {
+            for isp in self.isps.values_mut() {
                 isp.settle(family, &mut self.downs);
             }
         }
     }
 
     /// Flows of an ISP that stopped working are cut loose as soon as there is another one for them, and not before:
-    /// with nowhere to go they are better off waiting for it to come back.
+    /// with nowhere to go they are better off waiting for it to come back. Those of an ISP that is forced up stay: it
+    /// is to be used whatever its health.
     fn delete_flows(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         for family in Family::ALL {
             let usable: BTreeSet<IspId> =
                 self.isps.iter().filter(|(_, isp)| isp.is_usable(family)).map(|(&id, _)| id).collect();
             for (&id, isp) in &mut self.isps {
-                if isp.path(family).stranded && usable.iter().any(|&other| other != id) {
+                let in_use = usable.contains(&id);
+                if isp.path(family).stranded && !in_use && !usable.is_empty() {
                     isp.path_mut(family).stranded = false;
                     effects.push(Effect::DeleteFlows { isp: id, family });
                 }
@@ -405,20 +411,23 @@ fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
     if config.isps.len() > mask.capacity() as usize { Err(too_many) } else { Ok(mask) }
 }
 
-/// Gives every ISP of the config an id: the one it has, or else the lowest that is free. An id must stay with its
-/// name, because conntrack marks of live flows carry it.
-fn assign_ids(config: &Config, known: &BTreeMap<String, IspId>) -> Vec<(IspId, crate::config::IspConfig)> {
-    let kept: BTreeSet<IspId> = config.isps.iter().filter_map(|isp| known.get(&isp.name)).copied().collect();
+/// Gives every ISP of the config an id that fits the mask: the one it has, or else the lowest that is free. An id must
+/// stay with its name, because conntrack marks of live flows carry it. `removed` are those whose flows have not been
+/// deleted yet.
+fn assign_ids(
+    config: &Config,
+    mask: MarkMask,
+    known: &BTreeMap<String, IspId>,
+    removed: &BTreeSet<IspId>,
+) -> Vec<(IspId, IspConfig)> {
+    let fits = |id: &IspId| u32::from(id.get()) <= mask.capacity();
+    let known_id = |isp: &IspConfig| known.get(&isp.name).copied().filter(fits);
+    let kept: BTreeSet<IspId> = config.isps.iter().filter_map(known_id).collect();
     // An id that was just freed still has flows; it is taken only when all others are.
-    let freed: BTreeSet<IspId> = known.values().copied().filter(|id| !kept.contains(id)).collect();
-    let fresh = IspId::all().filter(|id| !kept.contains(id) && !freed.contains(id));
+    let freed: BTreeSet<IspId> =
+        known.values().chain(removed).copied().filter(|id| !kept.contains(id) && fits(id)).collect();
+    let fresh = IspId::all().filter(|id| fits(id) && !kept.contains(id) && !freed.contains(id));
     let mut free = fresh.chain(freed.iter().copied());
-    config
-        .isps
-        .iter()
-        .filter_map(|isp| {
-            let id = known.get(&isp.name).copied().or_else(|| free.next())?;
-            Some((id, isp.clone()))
-        })
-        .collect()
+    let with_id = |isp: &IspConfig| Some((known_id(isp).or_else(|| free.next())?, isp.clone()));
+    config.isps.iter().filter_map(with_id).collect()
 }

@@ -40,7 +40,7 @@ pub struct Link {
 pub struct Address {
     /// The device's index.
     pub index: u32,
-    /// The address with its prefix length, host bits kept.
+    /// The address with its prefix length, host bits kept. With a peer, that is the length of the peer's prefix.
     pub net: IpNet,
     /// The other end, on point-to-point devices.
     pub peer: Option<IpAddr>,
@@ -60,6 +60,15 @@ pub struct DefaultRoute {
     pub index: u32,
     /// The gateway; none on a device-only route.
     pub gateway: Option<IpAddr>,
+}
+
+impl Address {
+    /// The network that it makes the device part of: with a peer, the prefix is the peer's.
+    #[must_use]
+    pub fn network(&self) -> IpNet {
+        let inside = self.peer.unwrap_or(self.net.addr());
+        IpNet::new(inside, self.net.prefix_len()).unwrap_or(self.net).trunc()
+    }
 }
 
 impl Network {

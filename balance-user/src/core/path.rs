@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use balance_common::Family;
-use ipnet::IpNet;
 
 use super::network::{Link, Network, family_of};
 use super::plan::NextHop;
@@ -15,8 +14,8 @@ const MAIN_TABLE: u32 = 254;
 /// Finds the next hop of an ISP, or says for the operator why there is none.
 ///
 /// The gateway is the one of the config, else none on a point-to-point device, else that of a default route by the
-/// device in any table (main before others, then by metric), else the one known before, as long as the device has
-/// an address: some DHCP clients take away each other's default routes.
+/// device in any table (main before others, then by metric), else the one known before, as long as the device stays
+/// in its network: some DHCP clients take away each other's default routes.
 pub(super) fn find_next_hop(
     isp: &IspConfig,
     family: Family,
@@ -42,8 +41,9 @@ pub(super) fn find_next_hop(
         Some(gateway) => Some(gateway),
         None if link.point_to_point => None,
         None => {
-            let known = known.filter(|known| known.index == link.index).and_then(|known| known.gateway);
-            Some(known.ok_or_else(|| NoPath(format!("no {} gateway on {device}", name_of(family))))?)
+            let known = known.filter(|known| known.index == link.index && is_reachable(network, link, known));
+            let gateway = known.and_then(|known| known.gateway);
+            Some(gateway.ok_or_else(|| NoPath(format!("no {} gateway on {device}", name_of(family))))?)
         }
     };
     let onlink = gateway.is_some_and(|gateway| !is_on_link(network, link, gateway));
@@ -86,9 +86,12 @@ fn found(network: &Network, link: &Link, family: Family) -> Option<IpAddr> {
         .and_then(|route| route.gateway)
 }
 
+/// A gateway that was in a prefix of the device has to be still.
+fn is_reachable(network: &Network, link: &Link, known: &NextHop) -> bool {
+    known.onlink || known.gateway.is_some_and(|gateway| is_on_link(network, link, gateway))
+}
+
 fn is_on_link(network: &Network, link: &Link, gateway: IpAddr) -> bool {
     is_link_local(gateway)
-        || network
-            .addresses_of(link.index)
-            .any(|address| address.peer == Some(gateway) || IpNet::contains(&address.net, &gateway))
+        || network.addresses_of(link.index).any(|address| address.network().contains(&gateway))
 }

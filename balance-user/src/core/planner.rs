@@ -214,7 +214,7 @@ fn local_prefixes(core: &Core) -> BTreeSet<IpNet> {
         .map(|link| link.index)
         .collect();
     let own = core.network.addresses.iter().flat_map(|address| {
-        let network = (!isp_indices.contains(&address.index)).then(|| address.net.trunc());
+        let network = (!isp_indices.contains(&address.index)).then(|| address.network());
         [Some(IpNet::from(address.net.addr())), network]
     });
     core.config.local.iter().copied().chain(always.into_iter().chain(own).flatten()).collect()
