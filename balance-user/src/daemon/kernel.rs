@@ -164,7 +164,11 @@ impl Kernel {
                     }
                 }
                 Effect::DeleteFlows { isp, family } => self.delete_flows(isp, family).await,
-                Effect::Announce { isp, state, reason } => tracing::info!(isp, state, reason, "ISP"),
+                Effect::Announce { isp, state, reason } => {
+                    // All of it in the message too, because `journalctl` shows nothing else.
+                    let colon = if reason.is_empty() { "" } else { ": " };
+                    tracing::info!(isp, state, "{isp} is {state}{colon}{reason}");
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The flows of the demo: many new ones, and some that live through everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,12 @@ use balance_lab::{Family, Flow, Flows, Lab, Transport, open_flows};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a live flow waits for an answer while an ISP is dead.
 const LIVE_PATIENCE: Duration = Duration::from_millis(300);
-/// How long a new flow waits for its first answer while an ISP is dead: as exactly is the outage known.
-const NEW_PATIENCE: Duration = Duration::from_millis(25);
+/// How often a new flow is opened while an ISP is dead: as exactly is the outage known.
+const NEW_INTERVAL: Duration = Duration::from_millis(10);
+/// How long it waits for its answer.
+const NEW_PATIENCE: Duration = Duration::from_millis(250);
 /// So many new flows in a row must be answered for the outage to be over: by chance it does not happen.
-const ALL_WELL: usize = 60;
+const ALL_WELL: usize = 50;
 /// An outage that takes longer has no end.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -177,26 +179,35 @@ fn try_new_flows(lab: &Lab, fault: impl FnOnce() -> anyhow::Result<()>) -> anyho
     let start = Instant::now();
     fault()?;
     let mut outage = Outage { duration: Duration::ZERO, tried: 0, failed: 0, asked: 0, missed: 0 };
-    let mut in_a_row = 0;
-    let families = [Family::V4, Family::V6].into_iter().cycle();
-    for family in families {
-        outage.tried += 1;
-        // UDP, because the kernel repeats a TCP connection's first packet only after a second.
-        let answer =
-            Flow::open(lab.lan(), Transport::Udp, family, NEW_PATIENCE).and_then(|mut flow| flow.ask());
-        if answer.is_ok() {
-            in_a_row += 1;
-        } else {
-            outage.failed += 1;
-            outage.duration = start.elapsed();
-            in_a_row = 0;
+    thread::scope(|scope| {
+        let mut in_a_row = 0;
+        let mut waiting = VecDeque::new();
+        let mut families = [Family::V4, Family::V6].into_iter().cycle();
+        while in_a_row < ALL_WELL {
+            let asked_at = start.elapsed();
+            ensure!(asked_at < OUTAGE_LIMIT, "after {OUTAGE_LIMIT:?} new flows still fail");
+            let family = families.next().unwrap_or(Family::V4);
+            waiting.push_back((asked_at, scope.spawn(move || is_answered(lab, family))));
+            thread::sleep(NEW_INTERVAL);
+            while let Some((asked_at, flow)) = waiting.pop_front_if(|(_, flow)| flow.is_finished()) {
+                outage.tried += 1;
+                if flow.join().unwrap_or(false) {
+                    in_a_row += 1;
+                } else {
+                    outage.failed += 1;
+                    outage.duration = asked_at + NEW_INTERVAL;
+                    in_a_row = 0;
+                }
+            }
         }
-        if in_a_row == ALL_WELL {
-            break;
-        }
-        ensure!(start.elapsed() < OUTAGE_LIMIT, "after {OUTAGE_LIMIT:?} new flows still fail");
-    }
-    Ok(outage)
+        Ok(outage)
+    })
+}
+
+/// Opens a flow and asks once. By UDP, because the kernel repeats the first packet of a TCP connection only after
+/// a second.
+fn is_answered(lab: &Lab, family: Family) -> bool {
+    Flow::open(lab.lan(), Transport::Udp, family, NEW_PATIENCE).and_then(|mut flow| flow.ask()).is_ok()
 }
 
 /// Asks with live flows again and again. Returns how many questions those of living ISPs asked, and how many of
