@@ -246,3 +246,24 @@ fn a_redialled_device_is_followed_to_its_new_index() {
     assert_eq!(world.entry(0).index, 99);
     assert_eq!(world.shares(Family::V4), [2048, 2048]);
 }
+
+#[test]
+fn what_is_remembered_of_gateways_and_ids_is_in_the_fingerprint() {
+    let mut worlds = [World::of(2), World::of(2)];
+    let [one, other] = &mut worlds;
+    assert_eq!(one.core.fingerprint(), other.core.fingerprint());
+    one.network(|network| _ = network.route(10, MAIN, 1, "10.0.0.9"));
+    for world in [&mut *one, &mut *other] {
+        world.network(|network| network.without_routes(0));
+    }
+    assert_eq!(one.network, other.network);
+    assert!(one.plan() != other.plan());
+    assert_ne!(one.core.fingerprint(), other.core.fingerprint());
+
+    let mut one = World::new(config(vec![isp(1)]), Network::with_isps(1));
+    one.reload(|config| config.isps = vec![isp(0)]);
+    let other = World::of(1);
+    assert_eq!(one.core.config(), other.core.config());
+    assert!(one.plan() != other.plan());
+    assert_ne!(one.core.fingerprint(), other.core.fingerprint());
+}

@@ -16,8 +16,8 @@ struct Watched {
     world: World,
     expected: Expected,
     before: (Plan, Mode),
-    /// The plans of fingerprints, for as long as network and config stay.
-    plans: Vec<(Vec<Fingerprint>, Plan)>,
+    /// What the plan was, for what it should depend on.
+    plans: Vec<(Vec<Fingerprint>, Network, Config, Plan)>,
 }
 
 impl Watched {
@@ -43,10 +43,14 @@ impl Watched {
         check_buckets(&self.before.0, &plan, [self.before.1, mode]);
         self.expected.check(world, &plan, &effects);
         let fingerprint = world.core.fingerprint();
-        let known = self.plans.iter().find(|(known, _)| *known == fingerprint);
-        assert!(known.is_none_or(|(_, known)| *known == plan), "the fingerprint misses something");
+        let config = world.core.config();
+        let known = self
+            .plans
+            .iter()
+            .find(|(of, network, by, _)| *of == fingerprint && *network == world.network && by == config);
+        assert!(known.is_none_or(|(.., known)| *known == plan), "the fingerprint misses something");
         if known.is_none() {
-            self.plans.push((fingerprint, plan.clone()));
+            self.plans.push((fingerprint, world.network.clone(), config.clone(), plan.clone()));
             let restarted = world.restarted().plan("main", &facts());
             assert_eq!(restarted, plan, "a new daemon would change something");
         }
@@ -94,9 +98,6 @@ impl Watched {
             }
             step => {
                 if let Some(event) = self.world.event_of(step) {
-                    if matches!(event, Event::Network(_) | Event::Reload(_)) {
-                        self.plans.clear();
-                    }
                     self.world.core.handle(event, self.world.now);
                 }
             }
@@ -106,7 +107,7 @@ impl Watched {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn whatever_happens_what_must_hold_holds(
