@@ -10,6 +10,9 @@ pub mod network;
 pub mod plan;
 pub mod rtt;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -173,14 +176,15 @@ impl Core {
         let mut core =
             Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
         let known = left.iter().map(|(&id, entry)| (entry.name(), id)).collect();
+        core.removed.extend(left.keys());
         for (id, isp) in assign_ids(&core.config, mask, &known, &core.removed) {
             let isp = match left.get(&id) {
                 Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
                 _ => Isp::new(id, isp, now),
             };
+            core.removed.remove(&id);
             core.isps.insert(id, isp);
         }
-        core.removed.extend(left.keys().filter(|id| !core.isps.contains_key(id)));
         core.update_paths(now);
         Ok(core)
     }
