@@ -1,0 +1,7 @@
+//! Steering: the parser on the host, and the programs in the kernel on the same packets.
+
+mod fixtures;
+mod kernel;
+mod mutated;
+mod parser;
+mod test_run;
