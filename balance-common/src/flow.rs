@@ -126,13 +126,20 @@ mod tests {
                 (Address::v6([0xfd; 16]), Address::v6(far))
             }
         };
-        Flow { family, source, destination, protocol: 6, source_port: number as u16, destination_port: 443 }
+        Flow {
+            family,
+            source,
+            destination,
+            protocol: 6,
+            source_port: (number & 0xffff).try_into().unwrap(),
+            destination_port: 443,
+        }
     }
 
     #[test]
     fn flows_that_differ_little_spread_evenly_over_the_buckets() {
         for family in Family::ALL {
-            let count = BUCKETS as u32 * 100;
+            let count = u32::try_from(BUCKETS).unwrap() * 100;
             let mut buckets = vec![0_u32; BUCKETS];
             for number in 0..count {
                 buckets[bucket_of(flow(family, number).hash(7))] += 1;

@@ -1,7 +1,7 @@
 //! The number that stands for an ISP in marks, buckets and maps.
 
 /// How many ISPs there can be: ids run from 1 to this.
-pub const MAX_ISPS: usize = 63;
+pub const MAX_ISPS: u8 = 63;
 
 /// The id of an ISP: 1 to [`MAX_ISPS`]. It is what the mark carries, what a bucket holds, and the index of the
 /// ISP's entry in the maps. 0 is never an id: it stands for "no ISP" in all three.
@@ -13,7 +13,7 @@ impl IspId {
     /// The id with this number, if it is one.
     #[must_use]
     pub const fn new(number: u8) -> Option<Self> {
-        if number == 0 || number as usize > MAX_ISPS { None } else { Some(Self(number)) }
+        if number == 0 || number > MAX_ISPS { None } else { Some(Self(number)) }
     }
 
     /// The number, 1 to [`MAX_ISPS`].

@@ -7,7 +7,7 @@ use crate::{Address, BUCKETS, Family, MAX_ISPS};
 pub const ABI: u32 = 1;
 
 /// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
-pub const ISP_ENTRIES: u32 = MAX_ISPS as u32 + 1;
+pub const ISP_ENTRIES: u32 = 1 + MAX_ISPS as u32;
 
 /// The value of `BUCKETS`: a whole selection table, an ISP's id (or 0, no ISP) in each slot. One update replaces
 /// it; there are two copies a family and `ACTIVE` names the one in force.
@@ -130,6 +130,27 @@ pub struct IspEntry {
     pub down_order: [u8; 2],
     /// Always 0.
     pub padding: [u8; 3],
+}
+
+#[cfg(any(test, feature = "user"))]
+impl IspEntry {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        unpadded(&self.name)
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn device(&self) -> String {
+        unpadded(&self.device)
+    }
+}
+
+#[cfg(any(test, feature = "user"))]
+fn unpadded(bytes: &[u8]) -> String {
+    let text: Vec<u8> = bytes.iter().copied().take_while(|&byte| byte != 0).collect();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// The state of an ISP, as stored.

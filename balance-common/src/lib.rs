@@ -22,6 +22,7 @@ pub const BUCKETS: usize = 4096;
 
 /// The bucket of a flow's hash: its top bits.
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "twelve bits are left")]
 pub const fn bucket_of(hash: u64) -> usize {
     (hash >> (64 - BUCKETS.trailing_zeros())) as usize
 }

@@ -45,8 +45,10 @@ impl MarkMask {
     /// The ISP whose mark this is, if it carries one.
     #[must_use]
     pub const fn isp(self, mark: u32) -> Option<IspId> {
-        let number = (mark & self.0) >> self.0.trailing_zeros();
-        if number > u8::MAX as u32 { None } else { IspId::new(number as u8) }
+        match ((mark & self.0) >> self.0.trailing_zeros()).to_be_bytes() {
+            [0, 0, 0, number] => IspId::new(number),
+            _ => None,
+        }
     }
 }
 

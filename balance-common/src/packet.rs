@@ -78,15 +78,15 @@ const IPV6_HEADER: usize = 40;
 pub fn flow_of<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> Result<Flow, NoFlow> {
     let (family, offset) = network_header(packet, link_layer)?;
     let network = Network::parse(packet, family, offset, packet.length(), Extent::Whole)?;
-    if !network.fragment {
-        if let Some(inner) = icmp_error_payload(packet, &network)? {
-            let quoted = Network::parse(packet, family, inner, network.end, Extent::Quoted)?;
-            // Errors go to the sender. Any other would have us steer by an address that the packet is not for.
-            if quoted.source != network.destination {
-                return Err(NoFlow::Unparsable);
-            }
-            return Ok(quoted.flow(packet)?.reversed());
+    if !network.fragment
+        && let Some(inner) = icmp_error_payload(packet, &network)?
+    {
+        let quoted = Network::parse(packet, family, inner, network.end, Extent::Quoted)?;
+        // Errors go to the sender. Any other would have us steer by an address that the packet is not for.
+        if quoted.source != network.destination {
+            return Err(NoFlow::Unparsable);
         }
+        return Ok(quoted.flow(packet)?.reversed());
     }
     network.flow(packet)
 }
@@ -168,7 +168,8 @@ impl Network {
         extent: Extent,
     ) -> Result<Self, NoFlow> {
         let header: [u8; IPV4_HEADER] = packet.read(offset).ok_or(NoFlow::Unparsable)?;
-        let [version_ihl, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+        let [version_ihl, _, l0, l1, _, _, f0, f1, _, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
+            header;
         let header_length = ((version_ihl & 0x0f) as usize) * 4;
         if version_ihl >> 4 != 4 || header_length < IPV4_HEADER {
             return Err(NoFlow::Unparsable);
@@ -315,7 +316,13 @@ fn length_of(field: u16, left_out: usize, available: usize) -> usize {
 /// Where a packet of this length that begins at `offset` ends, if its header and, unless it is only quoted, all of it
 /// is before the end of the bytes.
 #[inline(always)]
-fn end_of(offset: usize, length: usize, header: usize, bytes_end: usize, extent: Extent) -> Result<usize, NoFlow> {
+fn end_of(
+    offset: usize,
+    length: usize,
+    header: usize,
+    bytes_end: usize,
+    extent: Extent,
+) -> Result<usize, NoFlow> {
     if length < header || offset + header > bytes_end {
         return Err(NoFlow::Unparsable);
     }

@@ -5,6 +5,8 @@
 //! only from or to that ISP. What chance gives one ISP too many or too few is put right, where it costs the least,
 //! so that shares are exact to one bucket.
 
+#![expect(clippy::indexing_slicing, reason = "indices are those of buckets and members throughout")]
+
 use crate::{BUCKETS, IspId};
 
 /// A selection table: the ISP of each bucket; `None` throughout if there is none.
@@ -118,7 +120,7 @@ fn corrections(
     let mut moves: Vec<(u64, usize, usize)> = (0..BUCKETS)
         .filter(|&bucket| is_free[bucket] && counts[owners[bucket]] > targets[owners[bucket]])
         .flat_map(|bucket| lacking.iter().map(move |&to| (bucket, to)))
-        .map(|(bucket, to)| (regret(&members[owners[bucket]], &members[to], bucket), bucket, to))
+        .map(|(bucket, to)| (regret(members[owners[bucket]], members[to], bucket), bucket, to))
         .collect();
     moves.sort_unstable();
     // A bucket may be listed for several takers; once it has moved, its new owner is not over its target.
@@ -126,7 +128,7 @@ fn corrections(
 }
 
 /// By how much the taker's bid is worse than the owner's: their ratio, scaled by 2^16.
-fn regret(owner: &Member, taker: &Member, bucket: usize) -> u64 {
+fn regret(owner: Member, taker: Member, bucket: usize) -> u64 {
     let own = rarity(owner.isp, bucket) * u64::from(taker.weight);
     let take = rarity(taker.isp, bucket) * u64::from(owner.weight);
     (take << 16) / own.max(1)
@@ -245,7 +247,8 @@ mod tests {
         // the corrections weigh more: about 1.2 times for 16 and 1.4 for 32.
         for count in 2..=8_usize {
             for seed in 1..=40_usize {
-                let weights: Vec<u16> = (0..count).map(|i| [1, 1, 2, 3, 5, 10][(seed * 7 + i * 3) % 6]).collect();
+                let weights: Vec<u16> =
+                    (0..count).map(|i| [1, 1, 2, 3, 5, 10][(seed * 7 + i * 3) % 6]).collect();
                 let mut changed = weights.clone();
                 changed[seed % count] = [4, 6, 7, 8][seed % 4];
                 let (a, b) = (build_table(&members(&weights), &[]), build_table(&members(&changed), &[]));

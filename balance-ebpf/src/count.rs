@@ -32,10 +32,10 @@ pub(crate) fn steered(isp: IspId, bytes: u32, is_new: bool) {
 /// the ISP.
 #[inline(always)]
 pub(crate) fn received(context: &TcContext) {
-    if Skb(context).kind() == PACKET_HOST {
-        if let Some(counters) = counters_of_device(context) {
-            add(&mut counters.rx, context.len());
-        }
+    if Skb(context).kind() == PACKET_HOST
+        && let Some(counters) = counters_of_device(context)
+    {
+        add(&mut counters.rx, context.len());
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn sent(context: &TcContext) {
 #[inline(always)]
 fn counters_of_device(context: &TcContext) -> Option<&'static mut IspCounters> {
     // SAFETY: the entry is only read.
-    let device = unsafe { DEVICES.get(&Skb(context).device()) }?;
+    let device = unsafe { DEVICES.get(Skb(context).device()) }?;
     counters(u32::from(device.isp))
 }
 

@@ -11,6 +11,7 @@ mod skb;
 mod steer;
 
 #[cfg(target_arch = "bpf")]
+#[expect(clippy::needless_pass_by_value, reason = "the macro hands the context over by value")]
 mod entry {
     use aya_ebpf::macros::classifier;
     use aya_ebpf::programs::TcContext;

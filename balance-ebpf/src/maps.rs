@@ -4,7 +4,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use balance_common::layout::{
-    BUCKET_COPIES, BucketTable, Count, Device, ISP_ENTRIES, IspCounters, IspEntry, LocalKey, Settings, Verdict,
+    BUCKET_COPIES, BucketTable, Count, Device, ISP_ENTRIES, IspCounters, IspEntry, LocalKey, Settings,
+    Verdict,
 };
 
 /// What holds for the whole instance.

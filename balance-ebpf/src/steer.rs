@@ -24,7 +24,7 @@ pub(crate) fn steer(context: &TcContext) {
 fn decide(skb: &Skb<'_>) -> Result<Verdict, Verdict> {
     // A device that is in no map yet is a daemon's first moment: the main table decides.
     // SAFETY: the entry is only read, and a torn read of two bytes that never change is not possible.
-    let device = unsafe { DEVICES.get(&skb.device()) }.ok_or(Verdict::NoIsp)?;
+    let device = unsafe { DEVICES.get(skb.device()) }.ok_or(Verdict::NoIsp)?;
     let link_layer = if device.ethernet == 0 { LinkLayer::Ip } else { LinkLayer::Ethernet };
     let flow = flow_of(skb, link_layer).map_err(|reason| match reason {
         NoFlow::NotIp => Verdict::NotIp,
@@ -43,7 +43,7 @@ fn decide(skb: &Skb<'_>) -> Result<Verdict, Verdict> {
     skb.set_mark(mask.stamp(skb.mark(), isp));
     if seen != Some(settings.generation) {
         // Failing costs nothing but time, and an exact count of new flows.
-        let _ = SEEN.insert(&hash, &settings.generation, 0);
+        let _ = SEEN.insert(hash, settings.generation, 0);
     }
     count::steered(isp, skb.0.len(), seen.is_none());
     Ok(Verdict::Steered)
@@ -51,7 +51,7 @@ fn decide(skb: &Skb<'_>) -> Result<Verdict, Verdict> {
 
 #[inline(always)]
 fn is_local(flow: &Flow) -> bool {
-    LOCAL.get(&Key::new(128, flow.destination.octets())).is_some()
+    LOCAL.get(Key::new(128, flow.destination.octets())).is_some()
 }
 
 #[inline(always)]
@@ -65,5 +65,5 @@ fn select(flow: &Flow, hash: u64) -> Option<IspId> {
 #[inline(always)]
 fn seen(hash: u64) -> Option<u32> {
     // SAFETY: it is a word, which is written as a whole.
-    unsafe { SEEN.get(&hash) }.copied()
+    unsafe { SEEN.get(hash) }.copied()
 }

@@ -14,7 +14,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use crate::Host;
 use crate::addresses::{self, SERVER_PORT, SINK_PORT};
 use crate::background::Background;
-use crate::wire::{Asker, Family, Transport, local_address, milliseconds};
+use balance_common::Family;
+
+use crate::wire::{Asker, Transport, local_address, milliseconds};
 
 /// How many flows ask at once: fewer than the kernel queues for one CPU, so that nothing is lost there.
 const BURST: usize = 256;

@@ -27,6 +27,7 @@ mod steering;
 mod stream;
 mod wire;
 
+pub use balance_common::Family;
 pub use child::Child;
 pub use daemon::{Daemon, Output};
 pub use dump::Dump;
@@ -38,4 +39,4 @@ pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use steering::{Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
-pub use wire::{Family, Transport};
+pub use wire::Transport;

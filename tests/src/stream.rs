@@ -11,7 +11,9 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use crate::Host;
 use crate::addresses::{self, SERVER_PORT};
 use crate::background::Background;
-use crate::wire::{Asker, Family, Transport, milliseconds};
+use balance_common::Family;
+
+use crate::wire::{Asker, Transport, milliseconds};
 
 /// How long the last packets may take before they count as lost.
 const STRAGGLERS: Duration = Duration::from_secs(1);

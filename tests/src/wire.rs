@@ -1,5 +1,6 @@
 //! What traffic of the lab says: a request is a number, the answer is that number and the source the server saw.
 
+use balance_common::Family;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -18,15 +19,6 @@ pub enum Transport {
     Tcp,
     /// A connected UDP socket.
     Udp,
-}
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 /// Address and port that the server saw a request come from, with the request's number.

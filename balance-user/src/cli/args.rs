@@ -70,7 +70,7 @@ Examples:
     #[command(after_help = "Example:\n  balance-user up CABLE")]
     Up(IspName),
 
-    /// Use an ISP no more, whatever its probes say; its flows are cut and start again on the others
+    /// Give an ISP no new flows, whatever its probes say; those that it has stay until they end
     #[command(after_help = "Example:\n  balance-user down DSL")]
     Down(IspName),
 

@@ -117,7 +117,7 @@ pub struct MonitorConfig {
     pub timeout: Duration,
     /// So many targets must answer for a round to be good.
     pub quorum: usize,
-    /// So many bad rounds in a row, counted from the first doubt, take a suspect ISP down.
+    /// So many bad rounds in a row, sent since the first doubt, take a suspect ISP down.
     pub down_after: u32,
     /// An ISP that was down is used again after answering for so long.
     pub up_after: Duration,
@@ -155,7 +155,7 @@ pub struct RoutingConfig {
 }
 
 const _: () =
-    assert!(RoutingConfig::TABLES as usize == 1 + balance_common::MAX_ISPS, "one table for each id");
+    assert!(RoutingConfig::TABLES as usize == 1 + balance_common::MAX_ISPS as usize, "one table for each id");
 
 impl RoutingConfig {
     /// How many tables we may use: the balanced default, and one for each ISP there can be.

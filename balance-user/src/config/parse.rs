@@ -59,7 +59,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     if isp_tables.is_empty() {
         return Err(top.problem("there is no ISP: add an [[isp]] with a name and a device"));
     }
-    if let Some(table) = isp_tables.get(MAX_ISPS) {
+    if let Some(table) = isp_tables.get(usize::from(MAX_ISPS)) {
         return Err(table.problem(format!("there can be at most {MAX_ISPS} ISPs: remove this one")));
     }
     let general_quorum = monitor_table.as_ref().and_then(|table| table.get("quorum"));

@@ -210,7 +210,8 @@ impl Isp {
         let silence = *self.silence.get_or_insert(Silence { since: now, tx: before.tx });
         let sent = traffic.tx.saturating_sub(silence.tx);
         for path in &mut self.paths {
-            if now.saturating_duration_since(silence.since) >= path.health.silence() && sent >= SILENT_PACKETS {
+            if now.saturating_duration_since(silence.since) >= path.health.silence() && sent >= SILENT_PACKETS
+            {
                 path.health.silent(sent, now);
             }
         }
@@ -230,7 +231,10 @@ impl Isp {
                 (false, _) => State::Down,
             })
             .collect();
-        [State::Suspect, State::Up, State::Unknown].into_iter().find(|state| states.contains(state)).unwrap_or(State::Down)
+        [State::Suspect, State::Up, State::Unknown]
+            .into_iter()
+            .find(|state| states.contains(state))
+            .unwrap_or(State::Down)
     }
 
     pub(super) fn conclusion(&self) -> Conclusion {
@@ -271,7 +275,11 @@ impl Isp {
                     let reason = path.health.reason(now).to_string();
                     if !reason.is_empty() && !self.config.targets.is_empty() {
                         let both = self.paths.iter().all(|path| path.next_hop.is_ok());
-                        reasons.push(if both { format!("{}: {reason}", family_name(family)) } else { reason });
+                        reasons.push(if both {
+                            format!("{}: {reason}", family_name(family))
+                        } else {
+                            reason
+                        });
                     }
                 }
             }
@@ -285,9 +293,11 @@ impl Isp {
     pub(super) fn quality(&self, now: Instant) -> Quality {
         let measured = self.paths.iter().find(|path| path.health.rtt().is_some());
         let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1000.0;
-        let probed = self.paths.iter().zip(Family::ALL).find(|(path, family)| {
-            path.next_hop.is_ok() && !targets(&self.config, *family).is_empty()
-        });
+        let probed = self
+            .paths
+            .iter()
+            .zip(Family::ALL)
+            .find(|(path, family)| path.next_hop.is_ok() && !targets(&self.config, *family).is_empty());
         let reason = self.reason(now);
         Quality {
             rtt_ms: measured.and_then(|path| path.health.rtt()).map(ms),
@@ -313,11 +323,6 @@ impl Path {
 
 /// Fewer packets than these going unanswered is nothing.
 const SILENT_PACKETS: u64 = 3;
-
-/// The name in an entry of the `ISPS` map.
-pub(super) fn name_of(entry: &IspEntry) -> String {
-    entry.name.iter().take_while(|&&byte| byte != 0).map(|&byte| char::from(byte)).collect()
-}
 
 /// The targets of an ISP in a family.
 pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<std::net::IpAddr> {

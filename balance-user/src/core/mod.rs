@@ -4,8 +4,6 @@ mod isp;
 mod path;
 mod planner;
 mod select;
-#[cfg(test)]
-mod tests;
 
 pub mod health;
 pub mod network;
@@ -22,10 +20,11 @@ use crate::config::Config;
 use crate::sysctl::SysctlFacts;
 use health::Probe;
 pub use isp::Fingerprint;
-pub use planner::nft_table_name;
 use isp::Isp;
 use network::Network;
+pub use path::name_of as family_name;
 use plan::Plan;
+pub use planner::nft_table_name;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -173,10 +172,11 @@ impl Core {
         let now = clock.instant;
         let mut core =
             Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
-        for (id, isp) in assign_ids(&core.config, &left.iter().map(|(&id, entry)| (isp::name_of(entry), id)).collect())
+        for (id, isp) in
+            assign_ids(&core.config, &left.iter().map(|(&id, entry)| (entry.name(), id)).collect())
         {
             let isp = match left.get(&id) {
-                Some(entry) if isp::name_of(entry) == isp.name => Isp::adopt(id, isp, entry, clock),
+                Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
                 _ => Isp::new(id, isp, now),
             };
             core.isps.insert(id, isp);
@@ -305,6 +305,14 @@ impl Core {
         self.isps.iter().map(|(&id, isp)| (id, addresses(isp).unwrap_or_default())).collect()
     }
 
+    /// The ISPs that have no way out in a family, and why.
+    pub fn pathless(&self, family: Family) -> impl Iterator<Item = (&str, &str)> {
+        self.isps.values().filter_map(move |isp| {
+            let why = isp.path(family).next_hop.as_ref().err()?;
+            Some((isp.config.name.as_str(), why.0.as_str()))
+        })
+    }
+
     fn reload(&mut self, config: Config, now: Instant) {
         let Ok(mask) = mask_of(&config) else { return };
         self.mask = mask;
@@ -399,10 +407,7 @@ fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
 
 /// Gives every ISP of the config an id: the one it has, or else the lowest that is free. An id must stay with its
 /// name, because conntrack marks of live flows carry it.
-fn assign_ids(
-    config: &Config,
-    known: &BTreeMap<String, IspId>,
-) -> Vec<(IspId, crate::config::IspConfig)> {
+fn assign_ids(config: &Config, known: &BTreeMap<String, IspId>) -> Vec<(IspId, crate::config::IspConfig)> {
     let kept: BTreeSet<IspId> = config.isps.iter().filter_map(|isp| known.get(&isp.name)).copied().collect();
     // An id that was just freed still has flows; it is taken only when all others are.
     let freed: BTreeSet<IspId> = known.values().copied().filter(|id| !kept.contains(id)).collect();

@@ -18,6 +18,7 @@ pub struct Network {
 }
 
 /// A network device.
+#[expect(clippy::struct_excessive_bools, reason = "four flags that the kernel reports one by one")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Its index.

@@ -70,7 +70,7 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
 
 /// The name of a family, for messages.
 #[must_use]
-pub(super) const fn name_of(family: Family) -> &'static str {
+pub const fn name_of(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
@@ -88,7 +88,7 @@ fn found(network: &Network, link: &Link, family: Family) -> Option<IpAddr> {
 
 fn is_on_link(network: &Network, link: &Link, gateway: IpAddr) -> bool {
     is_link_local(gateway)
-        || network.addresses_of(link.index).any(|address| {
-            address.peer == Some(gateway) || IpNet::contains(&address.net, &gateway)
-        })
+        || network
+            .addresses_of(link.index)
+            .any(|address| address.peer == Some(gateway) || IpNet::contains(&address.net, &gateway))
 }

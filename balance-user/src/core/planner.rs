@@ -10,9 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::health::State;
 use super::isp::{Isp, targets};
 use super::path::is_link_local;
-use super::plan::{
-    Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector,
-};
+use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector};
 use super::{Core, select};
 use crate::nat::{NatIsp, nft_table};
 use crate::sysctl::{self, SysctlFacts};
@@ -172,7 +170,8 @@ fn entry(core: &Core, isp: &Isp) -> IspEntry {
 /// The place of an ISP among those that are down, from 1; 0 if it is not.
 fn rank(core: &Core, family: Family, isp: &Isp) -> u8 {
     let Some(own) = isp.path(family).down_order else { return 0 };
-    let earlier = core.isps.values().filter_map(|isp| isp.path(family).down_order).filter(|&order| order < own);
+    let earlier =
+        core.isps.values().filter_map(|isp| isp.path(family).down_order).filter(|&order| order < own);
     u8::try_from(earlier.count() + 1).unwrap_or(u8::MAX)
 }
 
@@ -195,7 +194,8 @@ fn padded<const N: usize>(text: &str) -> [u8; N] {
 /// networks that we are part of by devices other than the ISPs'.
 fn local_prefixes(core: &Core) -> BTreeSet<IpNet> {
     let v4 = |a, b, c, d, length| Ipv4Net::new(Ipv4Addr::new(a, b, c, d), length).ok().map(IpNet::V4);
-    let v6 = |first, length| Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).ok().map(IpNet::V6);
+    let v6 =
+        |first, length| Ipv6Net::new(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0), length).ok().map(IpNet::V6);
     let always = [
         v4(0, 0, 0, 0, 8),
         v4(127, 0, 0, 0, 8),

@@ -29,7 +29,11 @@ fn members(core: &Core, family: Family) -> (Vec<Member>, Vec<IspId>) {
     let usable = || core.isps.values().filter(|isp| isp.is_usable(family));
     let Some(tier) = usable().map(|isp| isp.config.tier).min() else { return (Vec::new(), Vec::new()) };
     if core.config.mode == Mode::Failover {
-        let position = |id: IspId| core.isps.get(&id).and_then(|isp| core.config.isps.iter().position(|one| one.name == isp.config.name));
+        let position = |id: IspId| {
+            core.isps
+                .get(&id)
+                .and_then(|isp| core.config.isps.iter().position(|one| one.name == isp.config.name))
+        };
         let best = usable()
             .filter(|isp| isp.config.tier == tier)
             .max_by_key(|isp| (isp.weight, std::cmp::Reverse(position(isp.id))));

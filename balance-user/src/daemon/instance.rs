@@ -74,8 +74,13 @@ impl Instance {
         let path = self.lock_file();
         let error = |source| LockError::Io { path: path.clone(), source };
         fs::create_dir_all(&self.folder).map_err(error)?;
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(error)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(error)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 let write = |file: &mut File| {

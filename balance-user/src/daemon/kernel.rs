@@ -1,7 +1,7 @@
 //! The daemon's hands: everything that it has in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use balance_common::layout::IspEntry;
 use balance_common::{Family, IspId};
@@ -12,12 +12,15 @@ use crate::conntrack::{self, IspMark};
 use crate::core::plan::{Plan, ProberPlan};
 use crate::core::{Core, Effect, Fingerprint, Traffic};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
-use crate::monitor::{Outcome, Prober};
+use crate::monitor::prober::{Outcome, Prober};
 use crate::nat;
 use crate::sysctl::SysctlFacts;
 
-use super::reconciler::{ReconcileError, Reconciler};
+use super::reconciler::Reconciler;
 use super::{Instance, RETRY_INTERVAL, Scope};
+
+/// The least time between two looks at nft's ruleset.
+const NFT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Everything that the daemon has in the kernel.
 pub(super) struct Kernel {
@@ -26,7 +29,7 @@ pub(super) struct Kernel {
     datapath: Datapath,
     maps: Maps,
     reconciler: Reconciler,
-    nft_watch: Option<nat::Watch>,
+    nft_changes: mpsc::Receiver<()>,
     probers: BTreeMap<(IspId, Family), (ProberPlan, Prober)>,
     outcomes: mpsc::Sender<Outcome>,
     applied: Option<(Vec<Fingerprint>, Plan)>,
@@ -44,9 +47,6 @@ impl Kernel {
         outcomes: mpsc::Sender<Outcome>,
     ) -> anyhow::Result<Self> {
         let datapath = Datapath::load(Pins::of(instance.name()), config.attach, instance.clsact())?;
-        let nft_watch = nat::Watch::new()
-            .inspect_err(|error| tracing::warn!(%error, "cannot watch nft: a flushed table is noticed later"))
-            .ok();
         let reconciler = Reconciler::new(instance, config.routing)?;
         Ok(Self {
             instance: instance.name().to_owned(),
@@ -55,7 +55,7 @@ impl Kernel {
             datapath,
             facts: reconciler.facts(&isp_devices(config)),
             reconciler,
-            nft_watch,
+            nft_changes: watch_nft(),
             probers: BTreeMap::new(),
             outcomes,
             applied: None,
@@ -75,14 +75,17 @@ impl Kernel {
     }
 
     /// Returns when somebody has changed nft's ruleset.
-    pub(super) async fn nft_changed(&self) {
-        let failed = match &self.nft_watch {
-            Some(watch) => watch.changed().await.is_err(),
-            None => true,
-        };
-        if failed {
+    pub(super) async fn nft_changed(&mut self) {
+        if self.nft_changes.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Puts the nft table in place. To be done before anything is steered: flows that leave by another ISP than
+    /// before, but unmasqueraded, would be lost.
+    pub(super) async fn install_nft(&mut self, core: &Core) -> anyhow::Result<()> {
+        let plan = core.plan(&self.instance, &self.facts);
+        Ok(self.reconciler.nft(&plan.kernel).await?)
     }
 
     /// The ISPs may have other names or ids now.
@@ -168,9 +171,9 @@ impl Kernel {
 
     async fn delete_flows(&self, isp: IspId, family: Family) {
         let Some(mark) = IspMark::new(isp, self.mask) else { return };
-        match tokio::task::spawn_blocking(move || conntrack::delete_by_mark(mark, family)).await {
-            Ok(Err(error)) => tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it"),
-            Ok(Ok(())) | Err(_) => {}
+        let deleted = tokio::task::spawn_blocking(move || conntrack::delete_by_mark(mark, family)).await;
+        if let Ok(Err(error)) = deleted {
+            tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it");
         }
     }
 
@@ -197,6 +200,21 @@ impl Kernel {
         self.retry_at = (!errors.is_empty()).then(|| Instant::now() + RETRY_INTERVAL);
         self.told = errors;
     }
+}
+
+/// Reports changes of nft's ruleset, at most two a second: on some machines it changes all the time, and to see
+/// whether our table is still as it was takes a process.
+fn watch_nft() -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    match nat::Watch::new() {
+        Ok(watch) => drop(tokio::spawn(async move {
+            while watch.changed().await.is_ok() && sender.send(()).await.is_ok() {
+                tokio::time::sleep(NFT_PAUSE).await;
+            }
+        })),
+        Err(error) => tracing::warn!(%error, "cannot watch nft: that a table was flushed is noticed later"),
+    }
+    receiver
 }
 
 #[derive(Default)]

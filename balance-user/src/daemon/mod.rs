@@ -22,7 +22,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use crate::config::Config;
 use crate::control::{self, Asked, Force, Request, Response};
 use crate::core::{Clock, Core, Event};
-use crate::monitor::Outcome;
+use crate::monitor::prober::Outcome;
 use crate::netlink::watch::Watcher;
 
 pub use instance::{Instance, Lock, LockError};
@@ -40,7 +40,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[String]) -> anyhow::Result<()> {
     let _lock = instance.lock()?;
     // Kernels before 5.11 count maps as locked memory.
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, nix::libc::RLIM_INFINITY, nix::libc::RLIM_INFINITY);
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
     let mut signals = Signals::new().context("cannot catch signals")?;
     let (watcher, network) = Watcher::start().await.context("cannot watch the network")?;
     let (outcomes_sender, outcomes) = mpsc::channel(1024);
@@ -49,6 +49,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     if !only.is_empty() {
         core.force_only(only);
     }
+    kernel.install_nft(&core).await?;
     kernel.adopt_flows(&core).await;
     kernel.apply(&core, Scope::Everything, Vec::new()).await;
     let asked = control::listen(instance).context("cannot listen on the control socket")?;
@@ -183,12 +184,10 @@ impl Daemon {
     async fn reload(&mut self) {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading]);
         match Config::load(&self.config_path) {
-            Ok(config) if config.routing != self.core.config().routing || config.mark_mask != self.core.config().mark_mask => {
-                tracing::error!(
-                    "[mark] and [routing] cannot change while flows carry their marks: `balance-user stop`, then run again; \
-                     the config is not reloaded"
-                );
-            }
+            Ok(config) if !self.can_follow(&config) => tracing::error!(
+                "the config is not reloaded: [mark], [routing] and `attach` cannot change while we run; \
+                 `balance-user stop`, then run again"
+            ),
             Ok(config) => {
                 tracing::info!(config = %self.config_path.display(), "config reloaded");
                 self.core.handle(Event::Reload(config), Instant::now());
@@ -198,6 +197,13 @@ impl Daemon {
             Err(error) => tracing::error!("the config is not reloaded: {error}"),
         }
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    }
+
+    /// What live flows and attached programs hang on cannot change under them.
+    fn can_follow(&self, config: &Config) -> bool {
+        let present = self.core.config();
+        (config.mark_mask, config.routing, config.attach)
+            == (present.mark_mask, present.routing, present.attach)
     }
 
     fn answer(&mut self, request: Request, answer: tokio::sync::oneshot::Sender<Response>) -> Next {
@@ -225,16 +231,12 @@ impl Daemon {
     }
 
     fn change(&mut self, name: &str, event: impl FnOnce(balance_common::IspId) -> Event) -> Response {
-        match self.core.isp_named(name) {
-            Some(isp) => {
-                self.core.handle(event(isp), Instant::now());
-                Response::Done
-            }
-            None => {
-                let isps = self.core.config().isps.iter().map(|isp| isp.name.clone()).collect();
-                Response::NoSuchIsp { isps }
-            }
-        }
+        let Some(isp) = self.core.isp_named(name) else {
+            let isps = self.core.config().isps.iter().map(|isp| isp.name.clone()).collect();
+            return Response::NoSuchIsp { isps };
+        };
+        self.core.handle(event(isp), Instant::now());
+        Response::Done
     }
 }
 

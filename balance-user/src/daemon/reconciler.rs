@@ -17,7 +17,7 @@ const IPROUTE2: &str = "/etc/iproute2";
 
 /// Carries out the kernel's part of plans.
 #[derive(Debug)]
-pub struct Reconciler {
+pub(super) struct Reconciler {
     sysctls: Saved,
     nft: nft::Installed,
     tables: RangeInclusive<u32>,
@@ -27,7 +27,7 @@ pub struct Reconciler {
 
 /// What is not as planned. The next round tries again.
 #[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
+pub(super) enum ReconcileError {
     /// A route or rule.
     #[error(transparent)]
     Netlink(#[from] netlink::NetlinkError),
@@ -44,7 +44,7 @@ pub enum ReconcileError {
 
 impl Reconciler {
     /// The reconciler of an instance, whose routing this is.
-    pub fn new(instance: &Instance, routing: RoutingConfig) -> Result<Self, SysctlError> {
+    pub(super) fn new(instance: &Instance, routing: RoutingConfig) -> Result<Self, SysctlError> {
         Ok(Self {
             sysctls: Saved::load(&instance.sysctls())?,
             nft: nft::Installed::default(),
@@ -56,26 +56,22 @@ impl Reconciler {
 
     /// The sysctls that plans depend on, as they would be without us.
     #[must_use]
-    pub fn facts(&self, isp_devices: &[&str]) -> SysctlFacts {
+    pub(super) fn facts(&self, isp_devices: &[&str]) -> SysctlFacts {
         self.sysctls.facts(isp_devices)
     }
 
     /// Makes routes and rules as planned; quick, and writes nothing where all is well.
-    pub async fn routing(&self, plan: &KernelPlan) -> Vec<ReconcileError> {
+    pub(super) async fn routing(&self, plan: &KernelPlan) -> Vec<ReconcileError> {
         let mut errors = routes::reconcile(&plan.routes, self.tables.clone()).await;
         errors.extend(rules::reconcile(&plan.rules, self.priorities.clone()).await);
         errors.into_iter().map(Into::into).collect()
     }
 
     /// Makes the sysctls, the nft table and the names as planned.
-    pub async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
+    pub(super) async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
         let mut errors: Vec<ReconcileError> =
             self.sysctls.ensure(&plan.sysctls).into_iter().map(Into::into).collect();
-        match self.nft.ensure(&plan.nft).await {
-            Ok(true) => tracing::debug!(table = plan.nft.name, "nft table put in place"),
-            Ok(false) => {}
-            Err(error) => errors.push(error.into()),
-        }
+        errors.extend(self.nft(plan).await.err().map(Into::into));
         if !self.named {
             match name_tables(plan) {
                 Ok(()) => self.named = true,
@@ -85,14 +81,26 @@ impl Reconciler {
         errors
     }
 
+    /// Makes the nft table as planned.
+    pub(super) async fn nft(&mut self, plan: &KernelPlan) -> Result<(), nft::NftError> {
+        if self.nft.ensure(&plan.nft).await? {
+            tracing::debug!(table = plan.nft.name, "nft table put in place");
+        }
+        Ok(())
+    }
+
     /// The names must be written again: the ISPs have changed.
-    pub const fn rename(&mut self) {
+    pub(super) const fn rename(&mut self) {
         self.named = false;
     }
 }
 
 /// Takes away everything that reconcilers of the instance have made.
-pub async fn undo(instance: &Instance, nft_table: &str, routing: RoutingConfig) -> Vec<ReconcileError> {
+pub(super) async fn undo(
+    instance: &Instance,
+    nft_table: &str,
+    routing: RoutingConfig,
+) -> Vec<ReconcileError> {
     let mut errors: Vec<ReconcileError> =
         netlink::remove_all(tables(routing.table), priorities(routing.priority))
             .await
@@ -106,7 +114,9 @@ pub async fn undo(instance: &Instance, nft_table: &str, routing: RoutingConfig) 
     }
     for file in [names_file(routing.table), protocol_file()] {
         match fs::remove_file(file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => errors.push(ReconcileError::Names(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                errors.push(ReconcileError::Names(error));
+            }
             _ => {}
         }
     }
@@ -134,8 +144,9 @@ fn names_file(first: u32) -> PathBuf {
 /// Lets `ip` print names for our tables and our protocol number.
 fn name_tables(plan: &KernelPlan) -> io::Result<()> {
     let Some((&first, _)) = plan.table_names.first_key_value() else { return Ok(()) };
-    let tables: String = plan.table_names.iter().map(|(table, name)| format!("{table}\t{name}\n")).collect();
-    write_if_changed(&names_file(first), &tables)?;
+    let tables: Vec<String> =
+        plan.table_names.iter().map(|(table, name)| format!("{table}\t{name}\n")).collect();
+    write_if_changed(&names_file(first), &tables.concat())?;
     write_if_changed(&protocol_file(), &format!("{ROUTE_PROTOCOL}\tbalance\n"))
 }
 
@@ -146,5 +157,9 @@ fn protocol_file() -> PathBuf {
 /// Where the folder is missing there is no iproute2 that would read the file.
 fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
     let is_there = fs::read_to_string(path).is_ok_and(|present| present == text);
-    if is_there || path.parent().is_some_and(|folder| !folder.exists()) { Ok(()) } else { fs::write(path, text) }
+    if is_there || path.parent().is_some_and(|folder| !folder.exists()) {
+        Ok(())
+    } else {
+        fs::write(path, text)
+    }
 }

@@ -23,7 +23,8 @@ pub async fn stop(instance: &Instance) -> anyhow::Result<bool> {
     let routing = routing_of(&pins);
     let mut errors: Vec<String> = Vec::new();
     // Steering ends first: from here on the main table decides.
-    errors.extend(datapath::detach(&pins, &instance.clsact()).await.into_iter().map(|error| error.to_string()));
+    errors
+        .extend(datapath::detach(&pins, &instance.clsact()).await.into_iter().map(|error| error.to_string()));
     let undone = reconciler::undo(instance, &nft_table_name(instance.name()), routing).await;
     errors.extend(undone.into_iter().map(|error| error.to_string()));
     if !errors.is_empty() {

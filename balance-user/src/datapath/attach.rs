@@ -2,38 +2,40 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
 
+use super::clsact::Clsact;
 use super::{DatapathError, Maps, OBJECT, Pins, io_error};
 use crate::config::Attach;
 use crate::core::plan::{Attachment, Role};
-
-/// Where our filters stand in a clsact chain: early, since a program before us may end the chain.
-const CLSACT_PRIORITY: u16 = 2;
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0xba1);
 
 /// The loaded programs of an instance.
 pub struct Datapath {
     pins: Pins,
     programs: Ebpf,
     tcx: bool,
+    clsact: Clsact,
     attached: BTreeSet<Attachment>,
+    /// Devices, by index, to which an earlier daemon may have attached programs.
+    left: BTreeSet<u32>,
 }
 
+/// A program and where on a device it runs.
 #[derive(Clone, Copy)]
-struct Hook {
-    program: &'static str,
-    direction: TcAttachType,
+pub(super) struct Hook {
+    pub(super) program: &'static str,
+    pub(super) direction: TcAttachType,
 }
 
 const LAN_INGRESS: Hook = Hook { program: "lan_ingress", direction: TcAttachType::Ingress };
 const ISP_INGRESS: Hook = Hook { program: "isp_ingress", direction: TcAttachType::Ingress };
 const ISP_EGRESS: Hook = Hook { program: "isp_egress", direction: TcAttachType::Egress };
-const HOOKS: [Hook; 3] = [LAN_INGRESS, ISP_INGRESS, ISP_EGRESS];
+pub(super) const HOOKS: [Hook; 3] = [LAN_INGRESS, ISP_INGRESS, ISP_EGRESS];
 
 impl Role {
     const fn hooks(self) -> &'static [Hook] {
@@ -45,9 +47,10 @@ impl Role {
 }
 
 impl Datapath {
-    /// Loads the programs, with the instance's pinned maps where there are some, and has links that an earlier
-    /// daemon left behind run these programs from now on. No packet goes by without a program.
-    pub fn load(pins: Pins, attach: Attach) -> Result<Self, DatapathError> {
+    /// Loads the programs, with the instance's pinned maps where there are some. Attaching them will have links and
+    /// filters that an earlier daemon left behind run these programs from then on; no packet goes by without one.
+    /// `clsact` is the file that remembers which devices had no clsact qdisc before us.
+    pub fn load(pins: Pins, attach: Attach, clsact: PathBuf) -> Result<Self, DatapathError> {
         pins.prepare()?;
         let mut programs =
             EbpfLoader::new().default_map_pin_directory(pins.folder()).load(OBJECT).map_err(Box::new)?;
@@ -60,7 +63,8 @@ impl Datapath {
             Attach::Clsact => false,
             Attach::Auto => kernel_has_tcx(),
         };
-        Ok(Self { pins, programs, tcx, attached: BTreeSet::new() })
+        let left = Maps::open(&pins)?.devices();
+        Ok(Self { pins, programs, tcx, clsact: Clsact::new(clsact), attached: BTreeSet::new(), left })
     }
 
     /// The maps.
@@ -79,17 +83,21 @@ impl Datapath {
         let mut errors = Vec::new();
         let missing: Vec<Attachment> = wanted.difference(&self.attached).cloned().collect();
         for attachment in missing {
-            let failed = attachment.role.hooks().iter().find_map(|&hook| self.attach_hook(&attachment, hook).err());
+            let failed =
+                attachment.role.hooks().iter().find_map(|&hook| self.attach_hook(&attachment, hook).err());
             match failed {
                 Some(error) => errors.push(error),
                 None => drop(self.attached.insert(attachment)),
             }
         }
         for stale in self.attached.difference(wanted).cloned().collect::<Vec<_>>() {
-            for hook in stale.role.hooks() {
-                detach_clsact(&stale.device, *hook);
-            }
+            Clsact::detach(&stale.device, stale.role.hooks());
             self.attached.remove(&stale);
+        }
+        for index in std::mem::take(&mut self.left) {
+            if wanted.iter().all(|attachment| attachment.index != index) {
+                Clsact::detach_index(index);
+            }
         }
         errors.extend(self.remove_stale_links(wanted).err());
         errors
@@ -99,12 +107,12 @@ impl Datapath {
         let pin = self.pins.link(hook.program, to.index);
         let classifier = classifier(&mut self.programs, hook.program)?;
         let result = if self.tcx {
-            detach_clsact(&to.device, hook);
+            Clsact::detach(&to.device, &[hook]);
             attach_tcx(classifier, to, hook, &pin)
         } else {
             // A link of the other kind would have the packets pass the program twice.
             let _ = fs::remove_file(&pin);
-            attach_clsact(classifier, to, hook)
+            self.clsact.attach(classifier, &to.device, hook)
         };
         result.map_err(|source| DatapathError::Attach {
             program: hook.program,
@@ -130,27 +138,11 @@ impl Datapath {
     }
 }
 
-/// Removes our filters from the clsact chain of a device, if there are any.
-pub(crate) fn detach_all_clsact(device: &str) {
-    for hook in HOOKS {
-        detach_clsact(device, hook);
-    }
-}
-
-fn detach_clsact(device: &str, hook: Hook) {
-    if let Ok(link) =
-        SchedClassifierLink::attached(device, hook.direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)
-    {
-        // There being none is the usual case.
-        let _ = aya::programs::Link::detach(link);
-    }
-}
-
 fn attach_tcx(
     classifier: &mut SchedClassifier,
     to: &Attachment,
     hook: Hook,
-    pin: &std::path::Path,
+    pin: &Path,
 ) -> Result<(), ProgramError> {
     match adopt(classifier, pin) {
         Ok(true) => return Ok(()),
@@ -165,7 +157,7 @@ fn attach_tcx(
 }
 
 /// Has the pinned link run this program; false if there is no such pin.
-fn adopt(classifier: &mut SchedClassifier, pin: &std::path::Path) -> Result<bool, ProgramError> {
+fn adopt(classifier: &mut SchedClassifier, pin: &Path) -> Result<bool, ProgramError> {
     if !pin.exists() {
         return Ok(false);
     }
@@ -173,29 +165,6 @@ fn adopt(classifier: &mut SchedClassifier, pin: &std::path::Path) -> Result<bool
     let link = SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(link_error)?;
     let id = classifier.attach_to_link(link)?;
     classifier.take_link(id).map(|_| true)
-}
-
-fn attach_clsact(classifier: &mut SchedClassifier, to: &Attachment, hook: Hook) -> Result<(), ProgramError> {
-    // Failing because it is there already is the usual case; if it failed otherwise, so does attaching.
-    let _ = tc::qdisc_add_clsact(&to.device);
-    let old =
-        SchedClassifierLink::attached(&to.device, hook.direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)
-            .map_err(ProgramError::IOError)?;
-    let id = match classifier.attach_to_link(old) {
-        Ok(id) => id,
-        Err(_) => classifier.attach_with_options(
-            &to.device,
-            hook.direction,
-            TcAttachOptions::Netlink(NlOptions {
-                priority: CLSACT_PRIORITY,
-                handle: CLSACT_HANDLE,
-                classid: None,
-            }),
-        )?,
-    };
-    // Dropping the link would detach the filter, which must outlive us.
-    std::mem::forget(classifier.take_link(id)?);
-    Ok(())
 }
 
 fn classifier<'a>(

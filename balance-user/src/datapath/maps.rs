@@ -53,6 +53,12 @@ impl Maps {
             .collect()
     }
 
+    /// The devices that are ours, by index.
+    #[must_use]
+    pub fn devices(&self) -> BTreeSet<u32> {
+        self.devices.keys().flatten().collect()
+    }
+
     /// The table in force.
     pub fn table(&self, family: Family) -> Result<BucketTable, DatapathError> {
         let copy = self.active(family)?;
@@ -122,8 +128,7 @@ impl Maps {
                 self.devices.insert(index, device, 0).map_err(map_error("DEVICES"))?;
             }
         }
-        let stale: Vec<u32> = self.devices.keys().flatten().filter(|index| !plan.contains_key(index)).collect();
-        for index in stale {
+        for index in self.devices().into_iter().filter(|index| !plan.contains_key(index)) {
             self.devices.remove(&index).map_err(map_error("DEVICES"))?;
         }
         Ok(())

@@ -1,24 +1,30 @@
 //! The eBPF side of the daemon: loading and pinning, attaching to devices, and the maps.
 
 mod attach;
+mod clsact;
 mod maps;
 mod pins;
 
 pub use attach::Datapath;
+pub use clsact::detach;
 pub use maps::Maps;
 pub use pins::{Pins, instances};
 
 use std::path::PathBuf;
 
 /// The eBPF object, as `cargo xtask build-ebpf` built it.
-pub static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../balance-ebpf/prebuilt/balance.bpf.o"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../balance-ebpf/prebuilt/balance.bpf.o"
+));
 
 /// What can go wrong with the datapath.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The BPF file system could not be mounted.
-    #[error("cannot mount the BPF file system on {path}: {source}; is the kernel built with CONFIG_BPF_SYSCALL?")]
+    #[error(
+        "cannot mount the BPF file system on {path}: {source}; is the kernel built with CONFIG_BPF_SYSCALL?"
+    )]
     Mount {
         /// Where.
         path: PathBuf,
@@ -56,6 +62,14 @@ pub enum DatapathError {
         device: String,
         /// Why.
         source: Box<aya::programs::ProgramError>,
+    },
+    /// A clsact qdisc of ours could not be removed.
+    #[error("cannot remove the clsact qdisc of {device}: {source}")]
+    Qdisc {
+        /// The device's name.
+        device: String,
+        /// Why.
+        source: Box<rtnetlink::Error>,
     },
     /// A program that the kernel does not accept.
     #[error("the kernel refuses the eBPF program {program}: {source}")]

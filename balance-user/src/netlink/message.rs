@@ -9,6 +9,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMe
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::core::network::{Address, DefaultRoute, Link, Network};
@@ -19,7 +20,7 @@ use crate::core::plan::ROUTE_PROTOCOL;
 pub enum Outcome {
     /// Nothing that matters here.
     Unchanged,
-    /// Something changed.
+    /// Something changed, or a route or rule of ours is gone.
     Changed,
     /// Something changed, and the message does not say all of it: the kernel drops IPv4 routes without a word
     /// when their device or address goes, and does not say which of several routes a new one replaces. What
@@ -43,6 +44,7 @@ pub fn apply(network: &mut Network, message: &RouteNetlinkMessage, replaces: boo
         RouteNetlinkMessage::DelAddress(message) => del_address(network, message),
         RouteNetlinkMessage::NewRoute(message) => new_route(network, message, replaces),
         RouteNetlinkMessage::DelRoute(message) => del_route(network, message),
+        RouteNetlinkMessage::DelRule(message) => del_rule(message),
         _ => Outcome::Unchanged,
     }
 }
@@ -235,7 +237,7 @@ fn new_route(network: &mut Network, message: &RouteMessage, replaces: bool) -> O
 }
 
 fn del_route(network: &mut Network, message: &RouteMessage) -> Outcome {
-    let mut changed = false;
+    let mut changed = message.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
     for route in read_defaults(message) {
         changed |= network.defaults.remove(&route);
     }
@@ -244,6 +246,13 @@ fn del_route(network: &mut Network, message: &RouteMessage) -> Outcome {
         return Outcome::Unclear;
     }
     Outcome::changed(changed)
+}
+
+/// A rule of ours that is gone tells nothing of the network, but whoever waits for changes must look: it may not
+/// have been us.
+fn del_rule(message: &RuleMessage) -> Outcome {
+    let ours = RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL));
+    Outcome::changed(message.attributes.contains(&ours))
 }
 
 /// The default routes in a message, one for each next hop; none if it is another kind of route, or ours.

@@ -15,8 +15,13 @@ use super::message::{Outcome, apply};
 use super::socket::{Dumped, Frame, Socket};
 use crate::core::network::Network;
 
-/// The events we hear of: links, addresses and routes of both families.
+/// `RTNLGRP_IPV6_RULE`, for which there is no `RTMGRP_` bit by name.
+const IPV6_RULE: i32 = 1 << (19 - 1);
+
+/// The events we hear of: links, and addresses, routes and rules of both families.
 const GROUPS: u32 = (libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_RULE
+    | IPV6_RULE
     | libc::RTMGRP_IPV4_IFADDR
     | libc::RTMGRP_IPV4_ROUTE
     | libc::RTMGRP_IPV6_IFADDR
@@ -207,7 +212,9 @@ fn requests() -> [(RouteNetlinkMessage, &'static str); 4] {
 fn is_relevant(frame: &Frame<'_>) -> bool {
     match frame.kind {
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => frame.payload.get(1) == Some(&0),
-        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => true,
+        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_DELRULE => {
+            true
+        }
         _ => false,
     }
 }

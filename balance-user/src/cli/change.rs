@@ -1,0 +1,32 @@
+//! `set-weight`, `up`, `down` and `auto`: changes to a running daemon.
+
+use anyhow::bail;
+
+use super::UsageError;
+use super::args::SetWeight;
+use crate::config::save::save_weight;
+use crate::control::{Force, Request, Response, ask};
+use crate::daemon::Instance;
+
+pub(super) fn set_weight(instance: &str, set: &SetWeight) -> anyhow::Result<()> {
+    let request = Request::SetWeight { isp: set.name.clone(), weight: set.weight };
+    change(instance, &set.name, &request)?;
+    if set.save {
+        save_weight(&set.config, &set.name, set.weight)
+            .map_err(|source| UsageError::Save { path: set.config.clone(), source })?;
+    }
+    Ok(())
+}
+
+pub(super) fn force(instance: &str, isp: String, to: Force) -> anyhow::Result<()> {
+    change(instance, &isp.clone(), &Request::Force { isp, to })
+}
+
+fn change(instance: &str, name: &str, request: &Request) -> anyhow::Result<()> {
+    match ask(&Instance::new(instance), request)? {
+        Response::Done => Ok(()),
+        Response::NoSuchIsp { isps } => Err(UsageError::NoSuchIsp { name: name.to_owned(), isps }.into()),
+        Response::Error { message } => bail!(message),
+        Response::Quality { .. } => bail!("the daemon answers another question; is it of another version?"),
+    }
+}

@@ -1,0 +1,118 @@
+//! `status`: how it stands, from the pinned maps; the daemon adds what only it knows.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use balance_common::layout::{BucketTable, Forced as StoredForced, IspEntry, IspState};
+use balance_common::{Family, IspId};
+
+use super::args::Status;
+use super::output;
+use super::report::{self, Daemon, Forced, Isp, Report, State};
+use crate::conntrack;
+use crate::control::{Request, Response, ask};
+use crate::core::Quality;
+use crate::daemon::Instance;
+use crate::datapath::{Maps, Pins, instances};
+
+pub(super) fn status(instance: &str, arguments: &Status) -> anyhow::Result<()> {
+    let report = gather(instance)?;
+    let text = if arguments.json {
+        report::render_json(&report)?
+    } else if arguments.short {
+        report::render_short(&report)
+    } else {
+        report::render(&report, SystemTime::now())
+    };
+    output::print(&text).context("cannot print")
+}
+
+fn gather(name: &str) -> anyhow::Result<Report> {
+    let instance = Instance::new(name);
+    let pins = Pins::of(name);
+    if !pins.exist() {
+        let others = instances();
+        if others.is_empty() {
+            bail!(
+                "instance {name} does not balance here (no maps in {}); this needs root",
+                pins.folder().display()
+            );
+        }
+        bail!("there is no instance {name}; there is {}", others.join(", "));
+    }
+    let maps = Maps::open(&pins)?;
+    let pid = instance.daemon();
+    let quality = match pid.map(|_| ask(&instance, &Request::Quality)) {
+        Some(Ok(Response::Quality { isps })) => Some(isps),
+        _ => None,
+    };
+    let mask = maps.settings()?.mark_mask;
+    let flows = conntrack::count_by_mark(mask).ok();
+    let tables = Family::ALL.map(|family| maps.table(family));
+    let tables: Vec<BucketTable> = tables.into_iter().collect::<Result<_, _>>()?;
+    let isps = maps
+        .isps()?
+        .into_iter()
+        .map(|(id, entry)| {
+            let quality = quality.as_ref().map(|isps| isps.get(&entry.name()).cloned().unwrap_or_default());
+            isp(&maps, id, &entry, &tables, flows.as_ref(), quality.unwrap_or_default())
+        })
+        .collect::<anyhow::Result<Vec<Isp>>>()?;
+    Ok(Report { instance: name.to_owned(), daemon: Daemon { pid, running: quality.is_some() }, isps })
+}
+
+fn isp(
+    maps: &Maps,
+    id: IspId,
+    entry: &IspEntry,
+    tables: &[BucketTable],
+    flows: Option<&BTreeMap<IspId, u64>>,
+    quality: Quality,
+) -> anyhow::Result<Isp> {
+    let counters = maps.counters(id)?;
+    Ok(Isp {
+        name: entry.name(),
+        device: entry.device(),
+        state: match IspState::from(entry.state) {
+            IspState::Unknown => State::Unknown,
+            IspState::Up => State::Up,
+            IspState::Suspect => State::Suspect,
+            IspState::Down => State::Down,
+        },
+        forced: match StoredForced::from(entry.forced) {
+            StoredForced::No => None,
+            StoredForced::Up => Some(Forced::Up),
+            StoredForced::Down => Some(Forced::Down),
+        },
+        weight: Some(entry.weight),
+        tier: Some(entry.tier),
+        share: share(id, tables),
+        gateway: gateway(entry),
+        rtt_ms: quality.rtt_ms,
+        jitter_ms: quality.jitter_ms,
+        loss_percent: quality.loss_percent,
+        flows: flows.map(|flows| flows.get(&id).copied().unwrap_or(0)),
+        tx_packets: Some(counters.tx.packets),
+        tx_bytes: Some(counters.tx.bytes),
+        rx_packets: Some(counters.rx.packets),
+        rx_bytes: Some(counters.rx.bytes),
+        since: (entry.since != 0).then(|| UNIX_EPOCH + Duration::from_millis(entry.since)),
+        reason: quality.reason,
+    })
+}
+
+/// The ISP's part of the buckets: of IPv4, or of IPv6 where IPv4 has none.
+fn share(id: IspId, tables: &[BucketTable]) -> f64 {
+    let count = |table: &BucketTable, owner: u8| table.iter().filter(|&&one| one == owner).count();
+    let table = tables.iter().find(|table| count(table, 0) < table.len());
+    table.map_or(0.0, |table| count(table, id.get()) as f64 / table.len() as f64)
+}
+
+fn gateway(entry: &IspEntry) -> Option<String> {
+    if entry.gateway_v4 != [0; 4] {
+        return Some(Ipv4Addr::from(entry.gateway_v4).to_string());
+    }
+    (entry.gateway_v6 != [0; 16]).then(|| Ipv6Addr::from(entry.gateway_v6).to_string())
+}
