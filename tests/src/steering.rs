@@ -15,8 +15,10 @@ use balance_common::packet::LinkLayer;
 use crate::Host;
 
 /// The object as it is built into the daemon.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../balance-ebpf/prebuilt/balance.bpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../balance-ebpf/prebuilt/balance.bpf.o"
+));
 
 /// Every network namespace's loopback device, from which the kernel has the packets come.
 const LOOPBACK: u32 = 1;

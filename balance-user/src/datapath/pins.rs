@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapData;
+use aya_obj::maps::PinningType;
 use balance_common::layout::ABI;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -91,7 +92,9 @@ impl Pins {
     /// Do the pinned maps have the shape that the object wants? aya would use them unseen.
     fn fit(&self) -> bool {
         let Ok(object) = aya_obj::Object::parse(OBJECT) else { return false };
-        object.maps.iter().all(|(name, wanted)| {
+        // The compiler may add maps of constants; those are not pinned.
+        let mut pinned = object.maps.iter().filter(|(_, map)| map.pinning() == PinningType::ByName);
+        pinned.all(|(name, wanted)| {
             let info = MapData::from_pin(self.map(name)).and_then(|pinned| pinned.info());
             info.is_ok_and(|info| {
                 info.key_size() == wanted.key_size()

@@ -140,7 +140,11 @@ fn headers_v4() -> Vec<Fixture> {
     let tcp = Payload::tcp(40_000, 443);
     let with_options = |words| {
         let packet = v4().options(words).carrying(&tcp);
-        framed(format!("{words} words of IPv4 options"), frame_v4(&packet), Ok(flow(Family::V4, 6, 40_000, 443)))
+        framed(
+            format!("{words} words of IPv4 options"),
+            frame_v4(&packet),
+            Ok(flow(Family::V4, 6, 40_000, 443)),
+        )
     };
     vec![with_options(1), with_options(10)]
 }

@@ -139,6 +139,7 @@ fn table(weights: &[u16]) -> BucketTable {
 
 fn contains(network: IpAddr, length: u8, address: Address) -> bool {
     let mapped = if network.is_ipv4() { 96 } else { 0 };
-    let differing = u128::from_be_bytes(Address::from(network).octets()) ^ u128::from_be_bytes(address.octets());
+    let differing =
+        u128::from_be_bytes(Address::from(network).octets()) ^ u128::from_be_bytes(address.octets());
     differing.leading_zeros() >= mapped + u32::from(length)
 }

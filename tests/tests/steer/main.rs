@@ -1,5 +1,6 @@
 //! Steering: the parser on the host, and the programs in the kernel on the same packets.
 
+mod devices;
 mod fixtures;
 mod kernel;
 mod mutated;
