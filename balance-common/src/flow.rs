@@ -15,12 +15,10 @@ impl Address {
     /// An IPv6 address, in network byte order.
     #[must_use]
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "one half, then the other")]
     pub const fn v6(octets: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
-        Self {
-            high: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            low: u64::from_be_bytes([i, j, k, l, m, n, o, p]),
-        }
+        let word = u128::from_be_bytes(octets);
+        Self { high: (word >> 64) as u64, low: word as u64 }
     }
 
     /// An IPv4 address, in network byte order.

@@ -28,6 +28,9 @@ pub struct SteeringCost {
     pub new: u64,
 }
 
+/// Makes a packet of the flow of this number.
+type Make = fn(u32) -> Vec<u8>;
+
 /// Measures what steering a packet costs in the kernel: IPv4 and IPv6, TCP and fragments, with four ISPs and twenty
 /// local prefixes. The medians of 15 measurements.
 ///
@@ -41,13 +44,13 @@ pub struct SteeringCost {
 pub fn steering_cost() -> anyhow::Result<Vec<SteeringCost>> {
     let steering = set_up()?;
     let program = steering.program("lan_ingress")?;
-    let kinds: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    let kinds: [(&str, Make); 4] = [
         ("IPv4 TCP", tcp_v4),
         ("IPv6 TCP", tcp_v6),
         ("IPv4 fragment", fragment_v4),
         ("IPv6 fragment", fragment_v6),
     ];
-    let cost = |(packet, make): (&'static str, fn(u32) -> Vec<u8>)| {
+    let cost = |(packet, make): (&'static str, Make)| {
         let known = median(0..MEASUREMENTS, |_| program.time(&make(0), KNOWN_RUNS))?;
         let new = median(0..MEASUREMENTS, |measurement| {
             let first = 1 + measurement * NEW_FLOWS;

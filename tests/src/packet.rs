@@ -232,7 +232,7 @@ fn ports(source: u16, destination: u16) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// A length field; what does not fit is cut off.
+/// A length field; the longest for what does not fit.
 fn be16(length: usize) -> [u8; 2] {
-    (length as u16).to_be_bytes()
+    u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
 }

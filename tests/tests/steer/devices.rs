@@ -18,6 +18,8 @@ use balance_user::core::plan::{Attachment, MapPlan, Role};
 use balance_user::datapath::{Datapath, Maps, OBJECT, Pins};
 use nix::net::if_::if_nametoindex;
 
+/// Sent while daemons come and go.
+const PACKETS: u64 = 20_000;
 const SOON: Duration = Duration::from_secs(5);
 const BOTH: [Attach; 2] = [Attach::Tcx, Attach::Clsact];
 /// Counts what comes from the LAN to the internet host's sink, and what of that carries the mark of ISP 1.
@@ -49,7 +51,7 @@ impl Router {
         self.lab.router().run(|| {
             let mut datapath =
                 Datapath::load(Pins::of("main"), attach, PathBuf::from("/run/qdiscs")).unwrap();
-            datapath.maps().unwrap().apply(&self.plan(&[])).unwrap();
+            datapath.maps().unwrap().apply(&Self::plan(&[])).unwrap();
             let errors = datapath.attach(&BTreeSet::from(wanted));
             assert!(errors.is_empty(), "{errors:?}");
             datapath
@@ -62,7 +64,7 @@ impl Router {
     }
 
     /// All flows to ISP 1.
-    fn plan(&self, local: &[&str]) -> MapPlan {
+    fn plan(local: &[&str]) -> MapPlan {
         let table = build_table(&[Member { isp: IspId::new(1).unwrap(), weight: 1 }], &[]).bytes();
         let lan = if_nametoindex("lan0").unwrap();
         MapPlan {
@@ -208,7 +210,6 @@ fn a_new_daemon_takes_over_without_a_packet_going_by() {
     if !ready() {
         return;
     }
-    const PACKETS: u64 = 20_000;
     for attach in BOTH {
         let router = Router::new();
         drop(router.attach(attach, "cable0"));
@@ -283,7 +284,7 @@ fn a_prefix_that_becomes_local_is_left_alone_at_once_by_flows_that_are_known() {
     let mut sent = 0;
     let mut marked = 0;
     for (local, is_marked) in [(&[][..], true), (&["203.0.113.0/24"], false), (&[], true)] {
-        router.lab.router().run(|| maps.apply(&router.plan(local)).unwrap());
+        router.lab.router().run(|| maps.apply(&Router::plan(local)).unwrap());
         for _ in 0..5 {
             flow.send(&[0; 8]).unwrap();
             sent += 1;

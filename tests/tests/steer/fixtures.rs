@@ -266,7 +266,9 @@ fn hostile() -> Vec<Fixture> {
     let unparsable = Err(NoFlow::Unparsable);
     let with = |name: &str, frame: &[u8], changes: &[(usize, u8)]| {
         let mut frame = frame.to_vec();
-        changes.iter().for_each(|&(offset, byte)| frame[offset] = byte);
+        for &(offset, byte) in changes {
+            frame[offset] = byte;
+        }
         framed(name, frame, unparsable)
     };
     let quoting = |family, packet: Vec<u8>| error(family, 3, &packet);

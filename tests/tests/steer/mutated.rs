@@ -60,14 +60,14 @@ fn mutated(original: &Fixture, others: &[Fixture], random: &mut Random) -> Vec<u
         let at = random.below(headers);
         match random.below(6) {
             0 => bytes[at] ^= 1 << random.below(8),
-            1 => bytes[at] = random.next() as u8,
+            1 => bytes[at] = random.next().to_be_bytes()[0],
             // The values that fields have their limits at.
             2 => bytes[at] = [0, 1, 0x0f, 0x45, 0x4f, 0x60, 0x7f, 0xff][random.below(8)],
             3 => bytes.truncate(random.below(bytes.len())),
             4 => {
                 // Lengths, of IPv4 and IPv6, with and without an Ethernet header.
                 let field = [2, 4, 16, 18, 20, 22][random.below(6)];
-                let length = random.below(bytes.len() + 2) as u16;
+                let length = u16::try_from(random.below(bytes.len() + 2)).unwrap();
                 if let Some(target) = bytes.get_mut(field..field + 2) {
                     target.copy_from_slice(&length.to_be_bytes());
                 }
@@ -107,6 +107,6 @@ impl Random {
 
     /// A number below `limit`, which is not 0.
     fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        usize::try_from(self.next() % limit as u64).unwrap()
     }
 }
