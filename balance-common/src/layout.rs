@@ -34,8 +34,8 @@ pub struct Settings {
     pub table: u32,
     /// The first rule priority, likewise.
     pub priority: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// Changes after every change of `LOCAL`: what was found there for a flow holds only until then.
+    pub generation: u32,
 }
 
 /// The value of `DEVICES`, by device index: what a device is to us.
@@ -206,7 +206,7 @@ impl From<u8> for Forced {
 #[must_use]
 pub fn local_key(address: core::net::IpAddr, length: u8) -> (LocalKey, u32) {
     let mapped = if address.is_ipv4() { 96 } else { 0 };
-    (Address::from(address).0, mapped + u32::from(length))
+    (Address::from(address).octets(), mapped + u32::from(length))
 }
 
 #[cfg(feature = "user")]

@@ -82,6 +82,10 @@ pub fn flow_of<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> Result<
         && let Some(inner) = icmp_error_payload(packet, &network)?
     {
         let quoted = Network::parse(packet, family, inner, network.end, Extent::Quoted)?;
+        // Errors go to the sender. Any other would have us steer by an address that the packet is not for.
+        if quoted.source != network.destination {
+            return Err(NoFlow::Unparsable);
+        }
         return Ok(quoted.flow(packet)?.reversed());
     }
     network.flow(packet)
@@ -170,7 +174,8 @@ impl Network {
         if version_ihl >> 4 != 4 || header_length < IPV4_HEADER {
             return Err(NoFlow::Unparsable);
         }
-        let end = end_of(offset, u16::from_be_bytes([l0, l1]) as usize, header_length, end, extent)?;
+        let length = length_of(u16::from_be_bytes([l0, l1]), 0, end.saturating_sub(offset));
+        let end = end_of(offset, length, header_length, end, extent)?;
         Ok(Self {
             family: Family::V4,
             source: Address::v4([s0, s1, s2, s3]),
@@ -191,15 +196,14 @@ impl Network {
         end: usize,
         extent: Extent,
     ) -> Result<Self, NoFlow> {
-        let [version, _, _, _, l0, l1, mut next, _] = packet.read::<8>(offset).ok_or(NoFlow::Unparsable)?;
+        let [version, _, _, _, l0, l1, mut next, _, addresses @ ..] =
+            packet.read::<IPV6_HEADER>(offset).ok_or(NoFlow::Unparsable)?;
         if version >> 4 != 6 {
             return Err(NoFlow::Unparsable);
         }
-        let source = packet.read(offset + 8).ok_or(NoFlow::Unparsable)?;
-        let destination = packet.read(offset + 24).ok_or(NoFlow::Unparsable)?;
-        let payload = u16::from_be_bytes([l0, l1]) as usize;
-        // A payload length of 0 is a jumbogram (RFC 2675), which is how the kernel hands on big GRO packets.
-        let length = if payload == 0 { 0 } else { IPV6_HEADER + payload };
+        let source = *addresses.first_chunk().ok_or(NoFlow::Unparsable)?;
+        let destination = *addresses.last_chunk().ok_or(NoFlow::Unparsable)?;
+        let length = length_of(u16::from_be_bytes([l0, l1]), IPV6_HEADER, end.saturating_sub(offset));
         let end = end_of(offset, length, IPV6_HEADER, end, extent)?;
         let mut fragment = false;
         let mut transport = offset + IPV6_HEADER;
@@ -209,12 +213,12 @@ impl Network {
             }
             let [following, length, f0, f1] = packet.read::<4>(transport).ok_or(NoFlow::Unparsable)?;
             if next == protocol::FRAGMENT {
+                transport += 8;
                 // Offset and "more" both zero: an atomic fragment (RFC 6946), in truth a whole packet.
                 if u16::from_be_bytes([f0, f1]) & 0xfff9 != 0 {
                     fragment = true;
                     break;
                 }
-                transport += 8;
             } else {
                 transport += (length as usize + 1) * 8;
             }
@@ -225,8 +229,8 @@ impl Network {
         }
         Ok(Self {
             family: Family::V6,
-            source: Address(source),
-            destination: Address(destination),
+            source: Address::v6(source),
+            destination: Address::v6(destination),
             protocol: next,
             fragment,
             transport,
@@ -302,7 +306,15 @@ impl Network {
     }
 }
 
-/// Where a packet that begins at `offset` ends, given its length field and where the bytes end.
+/// A packet's length, given its length field, how much that leaves out, and how many bytes there are. Over 64 KiB
+/// the length does not fit the field, which is then 0 (GRO, "BIG TCP").
+#[inline(always)]
+fn length_of(field: u16, left_out: usize, available: usize) -> usize {
+    if field == 0 && available > 0xffff { available } else { field as usize + left_out }
+}
+
+/// Where a packet of this length that begins at `offset` ends, if its header and, unless it is only quoted, all of it
+/// is before the end of the bytes.
 #[inline(always)]
 fn end_of(
     offset: usize,
@@ -311,15 +323,12 @@ fn end_of(
     bytes_end: usize,
     extent: Extent,
 ) -> Result<usize, NoFlow> {
-    // Over 64 KiB the length does not fit its field, which is then 0 (GRO, "BIG TCP").
-    let is_big = length == 0 && bytes_end > offset + 0xffff;
-    let end = if is_big { bytes_end } else { offset + length };
-    if !is_big && length < header || offset + header > bytes_end {
+    if length < header || offset + header > bytes_end {
         return Err(NoFlow::Unparsable);
     }
     match extent {
         Extent::Quoted => Ok(bytes_end),
-        Extent::Whole if end <= bytes_end => Ok(end),
+        Extent::Whole if offset + length <= bytes_end => Ok(offset + length),
         Extent::Whole => Err(NoFlow::Unparsable),
     }
 }

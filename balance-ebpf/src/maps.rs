@@ -40,6 +40,7 @@ pub(crate) static COUNTERS: PerCpuArray<IspCounters> = PerCpuArray::pinned(ISP_E
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<Count> = PerCpuArray::pinned(Verdict::COUNT, 0);
 
-/// The hashes of flows seen lately, to tell new ones from known ones. An LRU evicts before it is full.
+/// The flows steered lately, by hash, to tell new ones from known ones; with the generation of the local prefixes
+/// under which they were found not to be for one. An LRU evicts before it is full.
 #[map]
-pub(crate) static SEEN: LruHashMap<u64, u8> = LruHashMap::pinned(131_072, 0);
+pub(crate) static SEEN: LruHashMap<u64, u32> = LruHashMap::pinned(131_072, 0);

@@ -30,16 +30,28 @@ fn decide(skb: &Skb<'_>) -> Result<Verdict, Verdict> {
         NoFlow::NotIp => Verdict::NotIp,
         NoFlow::Unparsable => Verdict::Unparsable,
     })?;
-    if LOCAL.get(Key::new(128, flow.destination.0)).is_some() {
-        return Err(Verdict::Local);
-    }
     let settings = SETTINGS.get(0).ok_or(Verdict::NoIsp)?;
     let hash = flow.hash(settings.seed);
+    let seen = seen(hash);
+    // To look up a prefix costs as much as all the rest. What the flow's last packet has found holds until a prefix
+    // changes.
+    if seen != Some(settings.generation) && is_local(&flow) {
+        return Err(Verdict::Local);
+    }
     let isp = select(&flow, hash).ok_or(Verdict::NoIsp)?;
     let mask = MarkMask::new(settings.mark_mask).ok_or(Verdict::NoIsp)?;
     skb.set_mark(mask.stamp(skb.mark(), isp));
-    count::steered(isp, skb.0.len(), is_new(hash));
+    if seen != Some(settings.generation) {
+        // Failing costs nothing but time, and an exact count of new flows.
+        let _ = SEEN.insert(hash, settings.generation, 0);
+    }
+    count::steered(isp, skb.0.len(), seen.is_none());
     Ok(Verdict::Steered)
+}
+
+#[inline(always)]
+fn is_local(flow: &Flow) -> bool {
+    LOCAL.get(Key::new(128, flow.destination.octets())).is_some()
 }
 
 #[inline(always)]
@@ -49,14 +61,9 @@ fn select(flow: &Flow, hash: u64) -> Option<IspId> {
     IspId::new(*table.get(bucket_of(hash))?)
 }
 
-/// Was no packet of this flow seen lately? Remembers it.
+/// When a flow was seen last, by the generation of the local prefixes, if it was lately.
 #[inline(always)]
-fn is_new(hash: u64) -> bool {
-    // SAFETY: only whether there is an entry matters.
-    if unsafe { SEEN.get(hash) }.is_some() {
-        return false;
-    }
-    // Failing costs nothing but an exact count.
-    let _ = SEEN.insert(hash, 0, 0);
-    true
+fn seen(hash: u64) -> Option<u32> {
+    // SAFETY: it is a word, which is written as a whole.
+    unsafe { SEEN.get(hash) }.copied()
 }

@@ -21,9 +21,11 @@ mod isp;
 mod lab;
 mod mounts;
 mod notify;
+pub mod packet;
 mod ready;
 mod server;
 pub mod status;
+mod steering;
 mod stream;
 mod wire;
 
@@ -37,5 +39,6 @@ pub use isp::{Forwarded, Isp, IspSpec};
 pub use lab::{Builder, Lab};
 pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
+pub use steering::{Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
 pub use wire::Transport;

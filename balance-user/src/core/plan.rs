@@ -26,7 +26,7 @@ pub struct Plan {
 /// What the eBPF maps should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapPlan {
-    /// What holds for the whole instance; the seed is the maps' own.
+    /// What holds for the whole instance; the seed and the generation are the maps' own.
     pub settings: Settings,
     /// The ISPs; all other entries are emptied.
     pub isps: BTreeMap<IspId, IspEntry>,

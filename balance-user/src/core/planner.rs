@@ -128,7 +128,7 @@ fn maps(core: &Core) -> MapPlan {
         mark_mask: core.mask.bits(),
         table: core.config.routing.table,
         priority: core.config.routing.priority,
-        padding: 0,
+        generation: 0,
     };
     MapPlan {
         settings,

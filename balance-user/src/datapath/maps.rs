@@ -87,7 +87,7 @@ impl Maps {
     pub fn apply(&mut self, plan: &MapPlan) -> Result<(), DatapathError> {
         let before = self.settings()?;
         let seed = if before.seed == 0 { random_seed() } else { before.seed };
-        let settings = Settings { seed, ..plan.settings };
+        let settings = Settings { seed, generation: before.generation, ..plan.settings };
         if settings != before {
             self.settings.set(0, settings, 0).map_err(map_error("SETTINGS"))?;
         }
@@ -139,13 +139,18 @@ impl Maps {
             plan.iter().map(|net| local_key(net.network(), net.prefix_len())).collect();
         let present: BTreeSet<(LocalKey, u32)> =
             self.local.keys().flatten().map(|key| (key.data(), key.prefix_len())).collect();
+        if wanted == present {
+            return Ok(());
+        }
         for &(data, length) in wanted.difference(&present) {
             self.local.insert(&Key::new(length, data), 1, 0).map_err(map_error("LOCAL"))?;
         }
         for &(data, length) in present.difference(&wanted) {
             self.local.remove(&Key::new(length, data)).map_err(map_error("LOCAL"))?;
         }
-        Ok(())
+        let settings = self.settings()?;
+        let generation = settings.generation.wrapping_add(1);
+        self.settings.set(0, Settings { generation, ..settings }, 0).map_err(map_error("SETTINGS"))
     }
 
     fn active(&self, family: Family) -> Result<u32, DatapathError> {

@@ -1,0 +1,7 @@
+//! Figures: how long failover takes, and what things cost.
+
+mod failover;
+mod steering;
+
+pub use failover::{Failure, failover};
+pub use steering::{SteeringCost, steering_cost};

@@ -1,0 +1,180 @@
+//! Every packet of the fixtures, and then some, through the kernel.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use balance_common::layout::Verdict;
+use balance_common::packet::{LinkLayer, flow_of};
+use balance_common::{Family, Flow, IspId};
+use balance_lab::packet::{Ipv4, Ipv6, Payload};
+use balance_lab::ready;
+
+use crate::fixtures::{FAR_V4, FAR_V6, Fixture, LAN_V4, LAN_V6, fixtures, frame_v4, frame_v6};
+use crate::kernel::{FOREIGN, Fate, Kernel, MASK, TCX_NEXT, VERDICTS, add};
+
+const FOUR: [&[u16]; 2] = [&[3, 1, 2, 2], &[1, 2, 3, 4]];
+
+/// A packet through the kernel: it is as the host expects, and nothing but the mark has changed.
+fn check(kernel: &Kernel, name: &str, packet: &[u8], mark: u32) -> Fate {
+    let expected = kernel.expect(packet, mark);
+    let outcome = kernel.run("lan_ingress", packet, mark).unwrap();
+    assert_eq!(outcome.returned, TCX_NEXT, "{name}");
+    assert_eq!(outcome.bytes, packet, "{name}");
+    assert_eq!(outcome.mark, expected.mark, "{name}: {expected:?}");
+    expected
+}
+
+#[test]
+fn the_kernel_marks_every_packet_as_the_host_would() {
+    if !ready() {
+        return;
+    }
+    let mut kernel = Kernel::new(FOUR);
+    let mut counters = kernel.counters();
+    let mut seen = HashSet::<Flow>::new();
+    for link_layer in [LinkLayer::Ethernet, LinkLayer::Ip] {
+        kernel.set_device(link_layer, 0);
+        for Fixture { name, bytes, .. } in fixtures().iter().filter(|one| one.link_layer == link_layer) {
+            for mark in [0, FOREIGN] {
+                let fate = check(&kernel, name, bytes, mark);
+                let is_new = fate.isp.is_some() && seen.insert(flow_of(&bytes[..], link_layer).unwrap());
+                counters.add(fate, bytes.len(), is_new);
+                assert_eq!(kernel.counters(), counters, "{name}: {fate:?}");
+            }
+        }
+    }
+    // All but `Local` and `NoIsp`, which have tests of their own.
+    for verdict in [Verdict::Steered, Verdict::Unparsable, Verdict::NotIp] {
+        assert_ne!(counters.verdicts[verdict as usize].packets, 0, "{verdict:?}");
+    }
+}
+
+#[test]
+fn local_prefixes_are_left_alone_and_their_neighbours_are_not() {
+    if !ready() {
+        return;
+    }
+    let kernel = Kernel::new(FOUR);
+    let mut counters = kernel.counters();
+    let tcp = Payload::tcp(40_000, 443);
+    let v4 = |a, b, c, d| frame_v4(&Ipv4::new(LAN_V4, Ipv4Addr::new(a, b, c, d)).carrying(&tcp));
+    let v6 = |first| frame_v6(&Ipv6::new(LAN_V6, Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 1)).carrying(&tcp));
+    let packets = [
+        (v4(192, 168, 0, 0), true),
+        (v4(192, 168, 255, 255), true),
+        (v4(192, 169, 0, 0), false),
+        (v4(192, 167, 255, 255), false),
+        (v4(224, 0, 0, 251), true),
+        (v4(239, 255, 255, 255), true),
+        (v4(223, 255, 255, 255), false),
+        (v4(240, 0, 0, 1), false),
+        (v6(0xfd00), true),
+        (v6(0xfdff), true),
+        (v6(0xfcff), false),
+        (v6(0xff02), true),
+        (v6(0xfe80), false),
+        // An IPv6 address that, cut short, would be 192.168.0.0/16.
+        (v6(0xc0a8), false),
+    ];
+    for (packet, is_local) in packets {
+        let destination = flow_of(&packet[..], LinkLayer::Ethernet).unwrap().destination;
+        let fate = check(&kernel, "", &packet, FOREIGN);
+        assert_eq!(fate.verdict == Verdict::Local, is_local, "{destination:?}");
+        counters.add(fate, packet.len(), true);
+    }
+    assert_eq!(kernel.counters(), counters);
+    assert_eq!(counters.verdicts[Verdict::Local as usize].packets, 7);
+}
+
+#[test]
+fn a_family_without_an_isp_stays_unmarked() {
+    if !ready() {
+        return;
+    }
+    let kernel = Kernel::new([&[1], &[]]);
+    let tcp = Payload::tcp(40_000, 443);
+    let v4 = frame_v4(&Ipv4::new(LAN_V4, FAR_V4).carrying(&tcp));
+    let v6 = frame_v6(&Ipv6::new(LAN_V6, FAR_V6).carrying(&tcp));
+    assert_eq!(check(&kernel, "IPv4", &v4, FOREIGN).mark, FOREIGN & !MASK | 0x100);
+    assert_eq!(check(&kernel, "IPv6", &v6, FOREIGN).verdict, Verdict::NoIsp);
+    assert_eq!(kernel.counters().verdicts.map(|count| count.packets), [1, 0, 0, 0, 1]);
+}
+
+#[test]
+fn flows_spread_by_weight_and_each_counts_as_new_once() {
+    if !ready() {
+        return;
+    }
+    let kernel = Kernel::new([&[3, 1], &[1, 3]]);
+    for round in 0..2_u64 {
+        for port in 0..4_000 {
+            let tcp = Payload::tcp(1_024 + port, 443);
+            check(&kernel, "IPv4", &frame_v4(&Ipv4::new(LAN_V4, FAR_V4).carrying(&tcp)), 0);
+            check(&kernel, "IPv6", &frame_v6(&Ipv6::new(LAN_V6, FAR_V6).carrying(&tcp)), 0);
+        }
+        let counters = kernel.counters();
+        let new: Vec<u64> = counters.isps.iter().map(|isp| isp.new_flows).collect();
+        let steered: Vec<u64> = counters.isps.iter().map(|isp| isp.steered.packets).collect();
+        assert_eq!(new.iter().sum::<u64>(), 8_000, "round {round}");
+        assert_eq!(steered, new.iter().map(|new| new * (round + 1)).collect::<Vec<_>>());
+        // 3,000 and 1,000 of 4,000 each way: half of all each, and one deviation is about 39.
+        assert!((3_800..4_200).contains(&new[0]) && new[0] + new[1] == 8_000, "{new:?}");
+    }
+}
+
+#[test]
+fn an_unknown_device_or_missing_settings_leave_packets_alone() {
+    if !ready() {
+        return;
+    }
+    let steering = balance_lab::Steering::load().unwrap();
+    let packet = frame_v4(&Ipv4::new(LAN_V4, FAR_V4).carrying(&Payload::tcp(40_000, 443)));
+    for program in ["lan_ingress", "isp_ingress", "isp_egress"] {
+        let outcome = steering.program(program).unwrap().run(&packet, FOREIGN).unwrap();
+        assert_eq!((outcome.returned, outcome.mark), (TCX_NEXT, FOREIGN), "{program}");
+        assert_eq!(outcome.bytes, packet, "{program}");
+    }
+}
+
+#[test]
+fn what_an_isp_sends_and_receives_is_counted_and_nothing_else_happens_to_it() {
+    if !ready() {
+        return;
+    }
+    let mut kernel = Kernel::new(FOUR);
+    let mut counters = kernel.counters();
+    for isp in [IspId::new(2).unwrap(), IspId::new(63).unwrap()] {
+        kernel.set_device(LinkLayer::Ethernet, isp.get());
+        for Fixture { name, bytes, .. } in fixtures() {
+            for program in ["isp_ingress", "isp_egress"] {
+                let outcome = kernel.run(program, &bytes, FOREIGN).unwrap();
+                assert_eq!((outcome.returned, outcome.mark), (TCX_NEXT, FOREIGN), "{name}");
+                assert_eq!(outcome.bytes, bytes, "{name}");
+            }
+            // The bare IP packets' first bytes are no address of the device.
+            if bytes.starts_with(&[0; 6]) {
+                add(&mut counters.isp(isp).rx, bytes.len());
+            }
+            add(&mut counters.isp(isp).tx, bytes.len());
+        }
+        assert_eq!(kernel.counters(), counters);
+    }
+    let mut broadcast = frame_v4(&Ipv4::new(LAN_V4, FAR_V4).carrying(&Payload::udp(67, 68, &[])));
+    for first in [0xff, 0x01, 0x02] {
+        // To all, to a group, and to somebody else.
+        broadcast[0] = first;
+        if first == 0xff {
+            broadcast[..6].fill(0xff);
+        }
+        kernel.run("isp_ingress", &broadcast, 0).unwrap();
+    }
+    assert_eq!(kernel.counters(), counters, "proof of nothing was counted");
+}
+
+#[test]
+fn every_verdict_is_known_by_its_index() {
+    for (index, verdict) in VERDICTS.into_iter().enumerate() {
+        assert_eq!(verdict as usize, index);
+    }
+    assert_eq!(Family::ALL.map(|family| family as usize), [0, 1]);
+}
