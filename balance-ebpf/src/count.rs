@@ -28,11 +28,13 @@ pub(crate) fn steered(isp: IspId, bytes: u32, is_new: bool) {
     }
 }
 
-/// Counts a packet that an ISP's device received. Broadcasts of the segment do not count: they prove nothing about
-/// the ISP.
+/// Counts a packet that an ISP's device received. ARP and broadcasts of the segment do not count: they prove nothing
+/// about the ISP.
 #[inline(always)]
 pub(crate) fn received(context: &TcContext) {
-    if Skb(context).kind() == PACKET_HOST
+    let skb = Skb(context);
+    if skb.is_ip()
+        && skb.kind() == PACKET_HOST
         && let Some(counters) = counters_of_device(context)
     {
         add(&mut counters.rx, context.len());

@@ -26,6 +26,14 @@ impl Skb<'_> {
         unsafe { (*self.0.skb.skb).ifindex }
     }
 
+    /// Is it IPv4 or IPv6?
+    #[inline(always)]
+    pub(crate) fn is_ip(&self) -> bool {
+        // SAFETY: as above.
+        let protocol = unsafe { (*self.0.skb.skb).protocol };
+        protocol == u32::from(0x0800_u16.to_be()) || protocol == u32::from(0x86dd_u16.to_be())
+    }
+
     /// For whom the packet is: one of the `PACKET_` constants of `linux/if_packet.h`.
     #[inline(always)]
     pub(crate) fn kind(&self) -> u32 {

@@ -321,7 +321,7 @@ impl Isp {
                 Err(NoPath(why)) => reasons.push(why.clone()),
                 Ok(_) => {
                     let reason = path.health.reason(now).to_string();
-                    if !reason.is_empty() && !self.config.targets.is_empty() {
+                    if !reason.is_empty() && self.judge(family) == family {
                         let both = self.paths.iter().all(|path| path.next_hop.is_ok());
                         reasons.push(if both {
                             format!("{}: {reason}", family_name(family))

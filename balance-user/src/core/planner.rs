@@ -47,9 +47,10 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     let base = core.config.routing.table;
     let mut routes = BTreeMap::new();
     let mut rules = BTreeSet::new();
-    let mut table_names = BTreeMap::from([(base, "balance".to_owned())]);
+    let name = nft_table_name(instance);
+    let mut table_names = BTreeMap::from([(base, name.clone())]);
     for isp in core.isps.values() {
-        table_names.insert(table_of(core, isp.id), format!("balance-{}", isp.config.name));
+        table_names.insert(table_of(core, isp.id), format!("{name}-{}", isp.config.name));
     }
     for &family in families {
         for isp in core.isps.values() {
@@ -70,7 +71,7 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     KernelPlan {
         routes,
         rules,
-        nft: nft_table(&nft_table_name(instance), core.mask.bits(), &isps),
+        nft: nft_table(&name, core.mask.bits(), &isps),
         sysctls: sysctl::plan(&isp_devices, &lan_devices, facts),
         table_names,
     }

@@ -112,7 +112,7 @@ pub(super) async fn undo(
         Ok(mut saved) => errors.extend(saved.restore().into_iter().map(ReconcileError::from)),
         Err(error) => errors.push(error.into()),
     }
-    for file in [names_file(routing.table), protocol_file()] {
+    for file in names_files(nft_table) {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 errors.push(ReconcileError::Names(error));
@@ -131,27 +131,19 @@ const fn priorities(first: u32) -> Range<u32> {
     first..first + RoutingConfig::PRIORITIES
 }
 
-/// Each block of tables has a file of its own, so that instances do not overwrite each other's.
-fn names_file(first: u32) -> PathBuf {
-    let name = if first == RoutingConfig::default().table {
-        "balance.conf".to_owned()
-    } else {
-        format!("balance-{first}.conf")
-    };
-    Path::new(IPROUTE2).join("rt_tables.d").join(name)
+/// Where `ip` looks for the names of tables and of routing protocols. Each instance has files of its own.
+fn names_files(nft_table: &str) -> [PathBuf; 2] {
+    ["rt_tables.d", "rt_protos.d"]
+        .map(|folder| Path::new(IPROUTE2).join(folder).join(format!("{nft_table}.conf")))
 }
 
 /// Lets `ip` print names for our tables and our protocol number.
 fn name_tables(plan: &KernelPlan) -> io::Result<()> {
-    let Some((&first, _)) = plan.table_names.first_key_value() else { return Ok(()) };
-    let tables: Vec<String> =
+    let names: Vec<String> =
         plan.table_names.iter().map(|(table, name)| format!("{table}\t{name}\n")).collect();
-    write_if_changed(&names_file(first), &tables.concat())?;
-    write_if_changed(&protocol_file(), &format!("{ROUTE_PROTOCOL}\tbalance\n"))
-}
-
-fn protocol_file() -> PathBuf {
-    Path::new(IPROUTE2).join("rt_protos.d/balance.conf")
+    let [tables, protocols] = names_files(&plan.nft.name);
+    write_if_changed(&tables, &names.concat())?;
+    write_if_changed(&protocols, &format!("{ROUTE_PROTOCOL}\tbalance\n"))
 }
 
 /// Where the folder is missing there is no iproute2 that would read the file.

@@ -20,6 +20,8 @@ pub struct NatIsp {
 ///
 /// Base chains find the ISP in a verdict map, so a packet costs the same with 2 ISPs as with 63. Only constants
 /// are combined with marks: combining two registers needs a kernel newer than the oldest we run on.
+/// What this machine sends with a mark of its own keeps it: the socket means it, be it a probe of ours, or a VPN whose
+/// mark has bits in our mask by chance (51820, that of wg-quick, has).
 /// Nothing checks for invalid or untracked packets, because without a conntrack entry no `ct` expression matches.
 ///
 /// ISPs whose mark does not fit the mask, or whose device has a name that cannot exist or that nft cannot quote,
@@ -60,7 +62,7 @@ fn body(mask: u32, isps: &[Isp]) -> String {
 	chain output {{
 		comment "Of this machine itself: packets of a flow that has an ISP are routed there, replies above all."
 		type route hook output priority mangle; policy accept;
-		ct mark & {mask:#x} vmap {{ {marks} }}
+		meta mark & {mask:#x} == 0 ct mark & {mask:#x} vmap {{ {marks} }}
 	}}
 	chain postrouting {{
 		comment "New flows that leave by an ISP: tie them to it and masquerade them."
