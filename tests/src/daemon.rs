@@ -166,7 +166,10 @@ impl Daemon {
 }
 
 /// The program: `BALANCE_USER`, or else the debug build of this workspace.
-fn binary() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it has not been built.
+pub fn binary() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     find_binary(std::env::var_os("BALANCE_USER"), &own).with_context(|| {
         format!("no balance-user near {}: build it first, or set BALANCE_USER to its path", own.display())

@@ -31,7 +31,7 @@ mod wire;
 
 pub use balance_common::Family;
 pub use child::Child;
-pub use daemon::{Daemon, Output};
+pub use daemon::{Daemon, Output, binary};
 pub use dump::Dump;
 pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, send_one_way};
 pub use host::Host;

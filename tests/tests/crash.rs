@@ -203,6 +203,25 @@ fn an_isp_that_dies_meanwhile_is_noticed_and_its_flows_move() {
 }
 
 #[test]
+fn a_device_that_is_replaced_under_the_daemon_works_at_once() {
+    if !ready() {
+        return;
+    }
+    let (lab, _daemon) = balancing("").unwrap();
+    lab.unplug("DSL").unwrap();
+    lab.plug("DSL").unwrap();
+    for (device, side) in HOOKS {
+        let what = format!("a program on {device} {side}");
+        wait_until(SOON, &what, || programs(&lab, device, side).unwrap() == (1, 0)).unwrap();
+    }
+    status::wait_up(&lab).unwrap();
+    for family in [Family::V4, Family::V6] {
+        let split = split(&lab, 400, family).unwrap();
+        assert!(split.get("DSL").is_some_and(|&flows| flows > 50), "{split:?}");
+    }
+}
+
+#[test]
 fn a_device_that_is_replaced_meanwhile_is_found() {
     if !ready() {
         return;

@@ -4,16 +4,19 @@ use anyhow::bail;
 
 use super::UsageError;
 use super::args::SetWeight;
-use crate::config::save::save_weight;
+use crate::config::save::{check_save, save_weight};
 use crate::control::{Force, Request, Response, ask};
 use crate::daemon::Instance;
 
 pub(super) fn set_weight(instance: &str, set: &SetWeight) -> anyhow::Result<()> {
+    if set.save {
+        // Before anything is changed: the change and its saving fail together.
+        check_save(&set.config, &set.name, set.weight).map_err(UsageError::from)?;
+    }
     let request = Request::SetWeight { isp: set.name.clone(), weight: set.weight };
     change(instance, &set.name, &request)?;
     if set.save {
-        save_weight(&set.config, &set.name, set.weight)
-            .map_err(|source| UsageError::Save { path: set.config.clone(), source })?;
+        save_weight(&set.config, &set.name, set.weight).map_err(UsageError::from)?;
     }
     Ok(())
 }

@@ -10,14 +10,13 @@ mod run;
 mod status;
 mod stop;
 
-use std::path::PathBuf;
-
 use args::{Cli, Command, LogLevel};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::ConfigError;
+use crate::config::save::SaveError;
 
 /// A wrong config or a wrong name: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +33,8 @@ pub enum UsageError {
         isps: Vec<String>,
     },
     /// The weight could not be saved.
-    #[error("{}: {source}", path.display())]
-    Save {
-        /// The config.
-        path: PathBuf,
-        /// Why.
-        source: crate::config::save::SaveError,
-    },
+    #[error(transparent)]
+    Save(#[from] SaveError),
 }
 
 /// Carries out a command line and returns the exit code: 0 good, 1 failed, 2 bad usage or config.

@@ -53,6 +53,11 @@ pub fn save_weight(path: &Path, isp: &str, weight: u16) -> Result<(), SaveError>
     Ok(())
 }
 
+/// Says what [`save_weight`] would say of the file, but writes nothing.
+pub fn check_save(path: &Path, isp: &str, weight: u16) -> Result<(), SaveError> {
+    with_weight(&error::read(path)?, path, isp, weight).map(drop)
+}
+
 /// The text with the weight of an ISP changed and every other byte kept. Names are compared without regard to case.
 pub fn set_weight(text: &str, isp: &str, weight: u16) -> Result<String, SaveError> {
     with_weight(text, Path::new("balance.toml"), isp, weight)

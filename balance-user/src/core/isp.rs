@@ -27,7 +27,8 @@ pub(super) struct Isp {
     pub(super) announced: Option<Conclusion>,
     paths: [Path; 2],
     silence: Option<Silence>,
-    seen: Option<Seen>,
+    /// What its device had sent and received when that was last looked at.
+    traffic: Option<(Traffic, Instant)>,
 }
 
 /// Whether an ISP works, as the operator is told it. Moments of doubt are not worth telling.
@@ -65,15 +66,6 @@ pub(super) struct Path {
     worked: bool,
 }
 
-/// The last look at the traffic of its device.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    at: Instant,
-    traffic: Traffic,
-    /// Packets had been sent since the look before.
-    sending: bool,
-}
-
 /// Packets went out and none came in.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
@@ -95,7 +87,7 @@ impl Isp {
             announced: None,
             paths: Family::ALL.map(path),
             silence: None,
-            seen: None,
+            traffic: None,
             config,
         }
     }
@@ -238,22 +230,17 @@ impl Isp {
 
     /// Takes in what its device has sent and received so far.
     pub(super) fn observe(&mut self, traffic: Traffic, now: Instant) {
-        let last = self.seen;
-        let sending = last.is_some_and(|last| traffic.tx != last.traffic.tx);
-        self.seen = Some(Seen { at: now, traffic, sending });
-        let Some(Seen { at, traffic: before, sending: was_sending }) = last else { return };
+        let Some((before, then)) = self.traffic.replace((traffic, now)) else { return };
         // Counters that go back are those of another device.
         if traffic.rx != before.rx || traffic.tx < before.tx {
             self.silence = None;
             return;
         }
-        if !sending && self.silence.is_none() {
+        if traffic.tx == before.tx && self.silence.is_none() {
             return;
         }
-        // Where packets were sent all along, nothing has come since the last look. Else the first of them may have
-        // been sent just now, and its answer has the right to take its time.
-        let since = if was_sending { at } else { now };
-        let silence = *self.silence.get_or_insert(Silence { since, tx: before.tx });
+        // Nothing has come in since the last look already.
+        let silence = *self.silence.get_or_insert(Silence { since: then, tx: before.tx });
         let sent = traffic.tx.saturating_sub(silence.tx);
         for path in &mut self.paths {
             if now.saturating_duration_since(silence.since) >= path.health.silence() && sent >= SILENT_PACKETS

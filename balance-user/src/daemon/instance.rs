@@ -51,6 +51,12 @@ impl Instance {
         &self.name
     }
 
+    /// Whether it has run since it was stopped last: a daemon makes the folder before anything else.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.folder.exists()
+    }
+
     /// Where the daemon listens.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {

@@ -143,10 +143,8 @@ impl Kernel {
         if scope >= Scope::Routing || kernel_changed {
             errors.take(self.reconciler.routing(&plan.kernel).await);
         }
-        let rest_changed = before.as_ref().is_none_or(|before| {
-            before.kernel.nft != plan.kernel.nft || before.kernel.sysctls != plan.kernel.sysctls
-        });
-        if scope == Scope::Everything || rest_changed {
+        let nft_changed = before.as_ref().is_none_or(|before| before.kernel.nft != plan.kernel.nft);
+        if scope == Scope::Everything || nft_changed {
             errors.take(self.reconciler.rest(&plan.kernel).await);
         }
         errors.take(self.datapath.attach(&plan.attachments));

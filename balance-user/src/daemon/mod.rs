@@ -29,8 +29,8 @@ pub use instance::{Instance, Lock, LockError};
 use kernel::Kernel;
 pub use stop::stop;
 
-/// How often the traffic of the ISPs is looked at: detecting silence takes this much longer at most.
-const TRAFFIC_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the traffic of the ISPs is looked at: detecting silence takes up to twice as much longer.
+const TRAFFIC_INTERVAL: Duration = Duration::from_millis(50);
 /// How often everything is compared with the plan though nothing has happened that we know of.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
 /// After something failed, how soon to try again.

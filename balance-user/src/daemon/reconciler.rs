@@ -60,18 +60,20 @@ impl Reconciler {
         self.sysctls.facts(isp_devices)
     }
 
-    /// Makes routes and rules as planned; quick, and writes nothing where all is well.
-    pub(super) async fn routing(&self, plan: &KernelPlan) -> Vec<ReconcileError> {
-        let mut errors = routes::reconcile(&plan.routes, self.tables.clone()).await;
-        errors.extend(rules::reconcile(&plan.rules, self.priorities.clone()).await);
-        errors.into_iter().map(Into::into).collect()
-    }
-
-    /// Makes the sysctls, the nft table and the names as planned.
-    pub(super) async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
+    /// Makes routes, rules and sysctls as planned; quick, and writes nothing where all is well. The sysctls too,
+    /// since a device that comes back has those of a new one.
+    pub(super) async fn routing(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
         let mut errors: Vec<ReconcileError> =
             self.sysctls.ensure(&plan.sysctls).into_iter().map(Into::into).collect();
-        errors.extend(self.nft(plan).await.err().map(Into::into));
+        let routes = routes::reconcile(&plan.routes, self.tables.clone()).await;
+        let rules = rules::reconcile(&plan.rules, self.priorities.clone()).await;
+        errors.extend(routes.into_iter().chain(rules).map(ReconcileError::from));
+        errors
+    }
+
+    /// Makes the nft table and the names as planned.
+    pub(super) async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
+        let mut errors: Vec<ReconcileError> = self.nft(plan).await.err().into_iter().map(Into::into).collect();
         if !self.named {
             match name_tables(plan) {
                 Ok(()) => self.named = true,

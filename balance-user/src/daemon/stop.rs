@@ -18,7 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// the nft table, maps; sysctls get back the values that they had. Says whether there was anything.
 pub async fn stop(instance: &Instance) -> anyhow::Result<bool> {
     let pins = Pins::of(instance.name());
-    let was_there = pins.exist() || instance.daemon().is_some() || instance.sysctls().exists();
+    if !pins.exist() && !instance.exists() {
+        // What is in the kernel then is another instance's.
+        return Ok(false);
+    }
     let _lock = end_daemon(instance).await?;
     let routing = routing_of(&pins);
     let mut errors: Vec<String> = Vec::new();
@@ -32,7 +35,7 @@ pub async fn stop(instance: &Instance) -> anyhow::Result<bool> {
     }
     pins.remove()?;
     instance.remove().context("cannot remove the files under /run")?;
-    Ok(was_there)
+    Ok(true)
 }
 
 /// Where the routes and rules are: as the maps say, which outlive the config.

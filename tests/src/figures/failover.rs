@@ -88,7 +88,7 @@ fn fail_once(lab: &Lab, failure: Failure, run: usize) -> anyhow::Result<Duration
         Failure::Carrier => with_flows(
             lab,
             CARRIER_INTERVAL,
-            Duration::from_millis(800),
+            Duration::from_millis(1_500),
             || lab.isp("CABLE").set_carrier(false),
             || lab.isp("CABLE").set_carrier(true),
         ),
