@@ -15,6 +15,10 @@ use super::ConntrackError;
 
 const CTA_MARK_MASK: u16 = 21;
 
+/// With version 0 the kernel takes a request to delete by mark for all families, whatever family it names
+/// (`ctnetlink_del_conntrack`).
+const VERSION: u8 = 1;
+
 /// The kernel sends dumps in datagrams of at most 32 KiB, if the reader's buffer shows that it wants such.
 const BUFFER_LEN: usize = 64 * 1024;
 
@@ -137,7 +141,7 @@ impl ConntrackSocket {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
+        let message = NetfilterMessage::new(NetfilterHeader::new(family, VERSION, 0), message);
         let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
