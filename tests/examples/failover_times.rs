@@ -22,16 +22,14 @@ fn main() -> anyhow::Result<()> {
     ] {
         let mut outages = failover(failure, runs)?;
         outages.sort();
-        let at = |part: f64| {
-            outages.get(((runs as f64 - 1.0) * part).round() as usize).copied().unwrap_or_default()
-        };
+        let at = |percent: usize| outages.get((runs - 1) * percent / 100).copied().unwrap_or_default();
         let ms = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
         println!(
             "{what:28} {runs} runs: min {}, median {}, p90 {}, max {}",
-            ms(at(0.0)),
-            ms(at(0.5)),
-            ms(at(0.9)),
-            ms(at(1.0))
+            ms(at(0)),
+            ms(at(50)),
+            ms(at(90)),
+            ms(at(100))
         );
         println!("{:28} {}", "", outages.iter().map(|&time| ms(time)).collect::<Vec<_>>().join(", "));
     }

@@ -1,4 +1,5 @@
 //! Flows are shared by weight and stay where they are: ten thousand of them, over TCP and UDP, IPv4 and IPv6.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

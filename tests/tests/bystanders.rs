@@ -1,4 +1,5 @@
 //! When an ISP fails, the flows and conntrack entries of the others are left alone, and nothing moves back.
+#![cfg(test)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Balancing with `attach = "clsact"`, as on kernels without tcx.
+#![cfg(test)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What others have set up on the router keeps working, and what others take from us comes back.
+#![cfg(test)]
 
 use std::net::SocketAddr;
 use std::path::Path;

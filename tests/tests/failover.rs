@@ -1,4 +1,5 @@
 //! An ISP that fails: how soon new flows have a way again. The example `failover_times` shows the distribution.
+#![cfg(test)]
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Connections from outside: replies leave by the ISP that the connection came in on, whatever is chosen for new
 //! flows. Anything else would be dropped by the ISPs of the lab, as by real ones.
+#![cfg(test)]
 
 use std::net::SocketAddr;
 use std::time::Duration;

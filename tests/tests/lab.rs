@@ -1,4 +1,5 @@
 //! The lab does what it says. Here the router is set up by hand, as a plain NAT router without the daemon.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::fs;

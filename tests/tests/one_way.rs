@@ -1,4 +1,5 @@
 //! UDP that nobody answers stays on one ISP: its first packet decides, not each by itself.
+#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, UdpSocket};
@@ -70,20 +71,20 @@ fn it_stays_across_a_new_weight_and_beyond_the_time_conntrack_remembers_silence(
         let cable = lab.isp("CABLE").address(family);
         let socket = talker(&lab, family);
         let mut sent = 0;
-        let mut send = || {
+        let mut say = || {
             socket.send(b"anyone").unwrap();
             sent += 1;
             sent
         };
         // One flow in a thousand would be DSL's.
-        assert_eq!(arrived(&lab, &before, send()), BTreeMap::from([(cable, 1)]));
+        assert_eq!(arrived(&lab, &before, say()), BTreeMap::from([(cable, 1)]));
 
         // From now on all but one bucket in a thousand are DSL's; the flow talks for longer than conntrack remembers.
         lab.balance_ok(&["set-weight", "CABLE", "1"]).unwrap();
         lab.balance_ok(&["set-weight", "DSL", "1000"]).unwrap();
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(1_500) {
-            let next = send();
+            let next = say();
             assert_eq!(arrived(&lab, &before, next), BTreeMap::from([(cable, next)]));
             let pause = Instant::now();
             wait_until(SOON, "the next packet", || pause.elapsed() > Duration::from_millis(50)).unwrap();
@@ -99,7 +100,7 @@ fn it_stays_across_a_new_weight_and_beyond_the_time_conntrack_remembers_silence(
             lab.router().sh(&list).unwrap().is_empty()
         };
         wait_until(SOON, "conntrack having forgotten", forgotten).unwrap();
-        let next = send();
+        let next = say();
         assert_eq!(arrived(&lab, &before, next), BTreeMap::from([(cable, next)]));
     }
 }

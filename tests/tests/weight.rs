@@ -1,4 +1,5 @@
 //! `set-weight`, `up`, `down`, `auto` and `run NAME` move new flows and no live ones.
+#![cfg(test)]
 
 use std::time::Duration;
 

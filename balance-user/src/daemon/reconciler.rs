@@ -73,7 +73,8 @@ impl Reconciler {
 
     /// Makes the nft table and the names as planned.
     pub(super) async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
-        let mut errors: Vec<ReconcileError> = self.nft(plan).await.err().into_iter().map(Into::into).collect();
+        let mut errors: Vec<ReconcileError> =
+            self.nft(plan).await.err().into_iter().map(Into::into).collect();
         if !self.named {
             match name_tables(plan) {
                 Ok(()) => self.named = true,
