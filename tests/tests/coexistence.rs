@@ -320,12 +320,12 @@ fn foreign_tcx_programs_before_and_after_ours_see_every_packet() {
     let older = Foreign::attach(&lab, "older", LinkOrder::last());
     let daemon = lab.start_up().unwrap();
     let newer = Foreign::attach(&lab, "newer", LinkOrder::first());
-    let order = || {
+    let chain = || {
         let (_, programs) =
             lab.router().run(|| SchedClassifier::query_tcx("lan0", TcAttachType::Ingress)).unwrap();
         programs.iter().map(|program| program.name_as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(order(), ["isp_ingress", "lan_ingress", "isp_ingress"]);
+    assert_eq!(chain(), ["isp_ingress", "lan_ingress", "isp_ingress"]);
 
     let before = [&newer, &older].map(Foreign::packets);
     send_one_way(lab.lan(), 1_000, Family::V4).unwrap();
@@ -341,7 +341,7 @@ fn foreign_tcx_programs_before_and_after_ours_see_every_packet() {
 
     daemon.terminate().unwrap();
     lab.balance_ok(&["stop"]).unwrap();
-    assert_eq!(order(), ["isp_ingress", "isp_ingress"]);
+    assert_eq!(chain(), ["isp_ingress", "isp_ingress"]);
 }
 
 #[test]
