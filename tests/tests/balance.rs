@@ -49,6 +49,12 @@ fn foreign(isp: &Isp) -> u64 {
     isp.forwarded().unwrap().foreign
 }
 
+fn all_stay(crowds: &mut [Crowd], lab: &Lab) {
+    for crowd in crowds {
+        crowd.stays(lab);
+    }
+}
+
 #[test]
 fn ten_thousand_flows_are_shared_by_weight_and_each_stays_on_its_isp() {
     if !ready() {
@@ -60,7 +66,7 @@ fn ten_thousand_flows_are_shared_by_weight_and_each_stays_on_its_isp() {
     for (transport, family) in KINDS {
         crowds.push(Crowd::open(&lab, transport, family));
         // The older ones are asked again while the run goes on.
-        crowds.iter_mut().for_each(|crowd| crowd.stays(&lab));
+        all_stay(&mut crowds, &lab);
     }
 
     let all = |isp: &str| crowds.iter().map(|crowd| crowd.of(isp)).sum::<usize>();
@@ -80,9 +86,9 @@ fn ten_thousand_flows_are_shared_by_weight_and_each_stays_on_its_isp() {
     assert_eq!((verdict(Verdict::NoIsp), verdict(Verdict::Unparsable)), (0, 0));
 
     lab.balance_ok(&["set-weight", "CABLE", "1"]).unwrap();
-    crowds.iter_mut().for_each(|crowd| crowd.stays(&lab));
+    all_stay(&mut crowds, &lab);
     lab.balance_ok(&["set-weight", "DSL", "1000"]).unwrap();
-    crowds.iter_mut().for_each(|crowd| crowd.stays(&lab));
+    all_stay(&mut crowds, &lab);
     for isp in lab.isps() {
         assert_eq!(foreign(isp), 0, "{}", isp.name());
     }

@@ -20,7 +20,7 @@ fn start(lab: &Lab, top: &str) -> Daemon {
 
 fn stop(lab: &Lab, before: &Dump) {
     assert_eq!(succeed(lab, &["stop"]).unwrap().stdout, STOPPED);
-    assert_eq!(changes(lab, before).unwrap(), Vec::<String>::new());
+    assert_eq!(changes(lab, before), Vec::<String>::new());
 }
 
 fn gone(daemon: &Daemon) -> bool {
