@@ -49,7 +49,7 @@ fn foreign(isp: &Isp) -> u64 {
     isp.forwarded().unwrap().foreign
 }
 
-fn all_stay(crowds: &mut [Crowd], lab: &Lab) {
+fn all_stay(crowds: &mut [Crowd<'_>], lab: &Lab) {
     for crowd in crowds {
         crowd.stays(lab);
     }

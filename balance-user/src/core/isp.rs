@@ -222,7 +222,8 @@ impl Isp {
         }
         if works {
             path.stranded = false;
-        } else if path.worked {
+        } else if path.worked || usable {
+            // Used by force, it may have got flows though it never worked.
             path.stranded = true;
         }
         path.worked = works;

@@ -126,7 +126,7 @@ impl Expected {
                     .all(|family| matches!(entry.states[family as usize], 1 | 2));
                 if works {
                     self.stranded.remove(&path);
-                } else if self.worked.get(&path) == Some(&true) {
+                } else if self.worked.get(&path) == Some(&true) || entry.usable[family as usize] == 1 {
                     self.stranded.insert(path.clone());
                 }
                 if any && entry.usable[family as usize] == 0 && self.stranded.remove(&path) {
