@@ -1,5 +1,7 @@
 //! Figures of the balancer at work.
 
+pub mod daemon;
+
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +83,7 @@ fn fail_once(lab: &Lab, failure: Failure, run: usize) -> anyhow::Result<Duration
         Failure::SilentWithFlows => with_flows(
             lab,
             offset,
-            Duration::from_millis(2_000),
+            Duration::from_secs(2),
             || lab.isp("CABLE").die_silently(),
             || lab.isp("CABLE").revive(),
         ),

@@ -1,5 +1,11 @@
 //! An ISP that fails: how soon new flows have a way again. The example `failover_times` shows the distribution.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail and tell as tests do"
+)]
+
 use std::time::Duration;
 
 use balance_lab::figures::{Failure, failover};

@@ -1,11 +1,11 @@
 //! `stop` leaves everything as it was found.
 
-mod common;
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
 use std::time::Duration;
 
+use balance_lab::checks::{SOON, changes, split, succeed};
 use balance_lab::{Daemon, Dump, Family, Lab, Transport, by_source, open_flows, ready, status, wait_until};
-use common::{SOON, changes, split, succeed};
 
 const STOPPED: &str = "stopped; everything is as it was\n";
 const NOTHING: &str = "nothing to stop\n";
@@ -19,7 +19,7 @@ fn start(lab: &Lab, top: &str) -> Daemon {
 
 fn stop(lab: &Lab, before: &Dump) {
     assert_eq!(succeed(lab, &["stop"]).unwrap().stdout, STOPPED);
-    assert_eq!(changes(lab, before).unwrap(), Vec::<String>::new());
+    assert_eq!(changes(lab, before), Vec::<String>::new());
 }
 
 fn gone(daemon: &Daemon) -> bool {
@@ -42,7 +42,7 @@ fn comes_and_goes(attach: &str, prepare: &str, end: fn(Daemon) -> Option<Daemon>
         wait_until(SOON, "the daemon's end", || gone(&daemon)).unwrap();
     }
     assert_eq!(succeed(&lab, &["stop"]).unwrap().stdout, NOTHING);
-    assert_eq!(changes(&lab, &before).unwrap(), Vec::<String>::new());
+    assert_eq!(changes(&lab, &before), Vec::<String>::new());
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn without_anything_to_stop_it_says_so() {
     let before = Dump::take(lab.router()).unwrap();
     for _ in 0..2 {
         assert_eq!(succeed(&lab, &["stop"]).unwrap().stdout, NOTHING);
-        assert_eq!(changes(&lab, &before).unwrap(), Vec::<String>::new());
+        assert_eq!(changes(&lab, &before), Vec::<String>::new());
     }
 }
 
@@ -147,7 +147,7 @@ fn another_instance_is_left_alone() {
     let _daemon = start(&lab, "");
     let before = Dump::take(lab.router()).unwrap();
     assert_eq!(succeed(&lab, &["--instance", "other", "stop"]).unwrap().stdout, NOTHING);
-    assert_eq!(changes(&lab, &before).unwrap(), Vec::<String>::new());
+    assert_eq!(changes(&lab, &before), Vec::<String>::new());
     split(&lab, 100, Family::V4).unwrap();
 }
 
@@ -199,7 +199,7 @@ fn a_sysctl_that_somebody_else_has_changed_since_stays() {
     lab.router().sysctls(&[(theirs, "0")]).unwrap();
     succeed(&lab, &["stop"]).unwrap();
     assert_eq!(
-        changes(&lab, &before).unwrap(),
+        changes(&lab, &before),
         [
             "- sysctls: /proc/sys/net/ipv4/conf/cable0/rp_filter = 1",
             "+ sysctls: /proc/sys/net/ipv4/conf/cable0/rp_filter = 0"
