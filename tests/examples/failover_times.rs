@@ -11,7 +11,8 @@ use balance_lab::figures::{Failure, failover};
 use balance_lab::ready;
 
 fn main() -> anyhow::Result<()> {
-    let runs = std::env::args().nth(1).map_or(Ok(20), |runs| runs.parse()).context("how many runs?")?;
+    let runs: usize =
+        std::env::args().nth(1).map_or(Ok(20), |runs| runs.parse()).context("how many runs?")?;
     if !ready() {
         return Ok(());
     }
@@ -22,7 +23,10 @@ fn main() -> anyhow::Result<()> {
     ] {
         let mut outages = failover(failure, runs)?;
         outages.sort();
-        let at = |percent: usize| outages.get((runs - 1) * percent / 100).copied().unwrap_or_default();
+        let at = |percent: usize| {
+            let index = (runs.saturating_sub(1) * percent + 50) / 100;
+            outages.get(index).copied().unwrap_or_default()
+        };
         let ms = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
         println!(
             "{what:28} {runs} runs: min {}, median {}, p90 {}, max {}",

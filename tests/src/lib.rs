@@ -10,6 +10,7 @@
 
 pub mod addresses;
 mod background;
+pub mod checks;
 mod child;
 mod commands;
 mod daemon;

@@ -1,10 +1,8 @@
 //! Balancing with `attach = "clsact"`, as on kernels without tcx.
 #![cfg(test)]
 
-mod common;
-
+use balance_lab::checks::{HOOKS, SOON, balancing, field, programs, split};
 use balance_lab::{Family, ready, status, wait_until};
-use common::{HOOKS, SOON, balancing, programs, split};
 
 const CLSACT: &str = "attach = \"clsact\"";
 
@@ -23,14 +21,8 @@ fn flows_are_balanced_by_weight() {
         assert!(split.get("CABLE").is_some_and(|flows| (1_424..=1_576).contains(flows)), "{split:?}");
     }
     let status = status::read(&lab).unwrap();
-    assert!(
-        common::field(&status, "tx_packets").values().all(|packets| packets.as_u64() > Some(500)),
-        "{status:#}"
-    );
-    assert!(
-        common::field(&status, "rx_packets").values().all(|packets| packets.as_u64() > Some(500)),
-        "{status:#}"
-    );
+    assert!(field(&status, "tx_packets").values().all(|packets| packets.as_u64() > Some(500)), "{status:#}");
+    assert!(field(&status, "rx_packets").values().all(|packets| packets.as_u64() > Some(500)), "{status:#}");
 }
 
 #[test]

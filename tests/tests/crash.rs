@@ -1,12 +1,10 @@
 //! The daemon dies and another one takes over.
 #![cfg(test)]
 
-mod common;
-
 use std::time::{Duration, Instant};
 
+use balance_lab::checks::{HOOKS, SOON, balancing, changes, field, programs, split, succeed};
 use balance_lab::{Dump, Family, Flow, Lab, Stream, Transport, ready, status, wait_until};
-use common::{HOOKS, SOON, balancing, field, programs, split, succeed};
 use serde_json::{Value, json};
 
 /// Waits while traffic goes on.
@@ -97,7 +95,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     assert_eq!(output.status.code(), Some(1));
     let expected = format!("error: instance main is running already (pid {})\n", daemon.pid());
     assert_eq!(output.stderr, expected);
-    assert_eq!(common::changes(&lab, &before), Vec::<String>::new());
+    assert_eq!(changes(&lab, &before), Vec::<String>::new());
     assert_eq!(status::read(&lab).unwrap()["daemon"]["pid"], daemon.pid());
     split(&lab, 100, Family::V4).unwrap();
 }
@@ -151,7 +149,7 @@ fn a_restart_leaves_one_of_everything() {
         assert_eq!(programs(&lab, device, side).unwrap(), (1, 0), "{device} {side}");
     }
     // The programs have been replaced by new ones of the same name.
-    let mut diff = common::changes(&lab, &before);
+    let mut diff = changes(&lab, &before);
     diff.retain(|line| !line.contains(" tcx "));
     assert_eq!(diff, Vec::<String>::new());
 }

@@ -1,12 +1,10 @@
 //! `stop` leaves everything as it was found.
 #![cfg(test)]
 
-mod common;
-
 use std::time::Duration;
 
+use balance_lab::checks::{SOON, changes, split, succeed};
 use balance_lab::{Daemon, Dump, Family, Lab, Transport, by_source, open_flows, ready, status, wait_until};
-use common::{SOON, changes, split, succeed};
 
 const STOPPED: &str = "stopped; everything is as it was\n";
 const NOTHING: &str = "nothing to stop\n";

@@ -1,15 +1,14 @@
 //! Wrong configs, wrong command lines, and `--dry-run`: nothing is changed.
 #![cfg(test)]
 
-mod common;
 #[path = "../../balance-user/tests/config/malformed.rs"]
 mod malformed;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use balance_lab::checks::{balancing, changes, field, succeed};
 use balance_lab::{Dump, Lab, Output, binary, ready, status};
-use common::{balancing, changes, field, succeed};
 use serde_json::Value;
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");

@@ -1,4 +1,4 @@
-//! Figures of the balancer at work.
+//! How long failover takes.
 
 use std::io;
 use std::path::Path;
@@ -159,24 +159,24 @@ fn open_map(name: &str) -> anyhow::Result<Map> {
 }
 
 /// A new flow every [`INTERVAL`], each with one question.
-struct NewFlows(Background<Vec<Attempt>>);
+pub(super) struct NewFlows(Background<Vec<Attempt>>);
 
 /// A new flow.
 #[derive(Clone, Copy)]
-struct Attempt {
-    sent: Instant,
-    answered: bool,
+pub(super) struct Attempt {
+    pub(super) sent: Instant,
+    pub(super) answered: bool,
 }
 
 impl NewFlows {
-    fn start(host: &Host) -> io::Result<Self> {
+    pub(super) fn start(host: &Host) -> io::Result<Self> {
         let open = || Ok((Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, ()));
         let (background, ()) = Background::start(host, open, |epoll, stop| open_until(&epoll, stop))?;
         Ok(Self(background))
     }
 
     /// Stops opening, gives the last ones time for an answer, and tells what became of all.
-    fn stop(self) -> io::Result<Vec<Attempt>> {
+    pub(super) fn stop(self) -> io::Result<Vec<Attempt>> {
         self.0.stop()
     }
 }

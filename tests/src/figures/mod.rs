@@ -1,5 +1,6 @@
 //! Figures: how long failover takes, and what things cost.
 
+pub mod daemon;
 mod failover;
 mod steering;
 

@@ -1,19 +1,17 @@
-//! What several tests of the daemon need.
-
-#![allow(dead_code, clippy::allow_attributes, reason = "each test program uses another part")]
+//! What several tests ask of a lab whose daemon runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::{Daemon, Dump, Family, Lab, Output, Transport, open_flows, status, wait_until};
 use anyhow::{Context, ensure};
 use aya::programs::{SchedClassifier, TcAttachType};
-use balance_lab::{Daemon, Dump, Family, Lab, Output, Transport, open_flows, status, wait_until};
 use serde_json::Value;
 
 /// How long what happens at once may take on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(3);
+pub const SOON: Duration = Duration::from_secs(3);
 /// The device and direction of every hook that has one of our programs.
-pub(crate) const HOOKS: [(&str, &str); 5] = [
+pub const HOOKS: [(&str, &str); 5] = [
     ("lan0", "ingress"),
     ("cable0", "ingress"),
     ("cable0", "egress"),
@@ -22,7 +20,10 @@ pub(crate) const HOOKS: [(&str, &str); 5] = [
 ];
 
 /// A lab whose daemon balances, with these lines at the top of its config.
-pub(crate) fn balancing(top: &str) -> anyhow::Result<(Lab, Daemon)> {
+///
+/// # Errors
+/// When the lab or the daemon fails, or an ISP is not up in time.
+pub fn balancing(top: &str) -> anyhow::Result<(Lab, Daemon)> {
     let lab = Lab::new()?;
     lab.write_config(&format!("{top}\n{}", lab.config()))?;
     let daemon = lab.start(&[])?;
@@ -31,19 +32,28 @@ pub(crate) fn balancing(top: &str) -> anyhow::Result<(Lab, Daemon)> {
 }
 
 /// Runs a command that must succeed.
-pub(crate) fn succeed(lab: &Lab, arguments: &[&str]) -> anyhow::Result<Output> {
+///
+/// # Errors
+/// When it fails, with what it said.
+pub fn succeed(lab: &Lab, arguments: &[&str]) -> anyhow::Result<Output> {
     let output = lab.balance(arguments)?;
     ensure!(output.status.success(), "{arguments:?} ended with {}: {}", output.status, output.stderr);
     Ok(output)
 }
 
 /// What `status` says of a field of each ISP.
-pub(crate) fn field(status: &Value, field: &str) -> BTreeMap<String, Value> {
-    ["CABLE", "DSL"].map(|name| (name.to_owned(), status::isp(status, name)[field].clone())).into()
+#[must_use]
+pub fn field(status: &Value, field: &str) -> BTreeMap<String, Value> {
+    ["CABLE", "DSL"]
+        .map(|name| (name.to_owned(), status::isp(status, name).get(field).cloned().unwrap_or_default()))
+        .into()
 }
 
 /// By which ISP so many new UDP flows go; all must be answered.
-pub(crate) fn split(lab: &Lab, count: usize, family: Family) -> anyhow::Result<BTreeMap<String, usize>> {
+///
+/// # Errors
+/// When one is not, or by an address that is of no ISP.
+pub fn split(lab: &Lab, count: usize, family: Family) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut flows = open_flows(lab.lan(), count, Transport::Udp, family)?;
     let mut split = BTreeMap::new();
     for answer in flows.ask(SOON) {
@@ -55,7 +65,10 @@ pub(crate) fn split(lab: &Lab, count: usize, family: Family) -> anyhow::Result<B
 }
 
 /// How many tcx programs and how many of our clsact filters there are on a device's side.
-pub(crate) fn programs(lab: &Lab, device: &str, side: &str) -> anyhow::Result<(usize, usize)> {
+///
+/// # Errors
+/// When a tool fails.
+pub fn programs(lab: &Lab, device: &str, side: &str) -> anyhow::Result<(usize, usize)> {
     let attach = if side == "ingress" { TcAttachType::Ingress } else { TcAttachType::Egress };
     let tcx = lab.router().run(|| SchedClassifier::query_tcx(device, attach).map_or(0, |(_, all)| all.len()));
     let filters = lab.router().sh(&format!("tc filter show dev {device} {side} 2>/dev/null || true"))?;
@@ -63,7 +76,8 @@ pub(crate) fn programs(lab: &Lab, device: &str, side: &str) -> anyhow::Result<(u
 }
 
 /// What differs between a dump and the router now, once that does not change any more.
-pub(crate) fn changes(lab: &Lab, before: &Dump) -> Vec<String> {
+#[must_use]
+pub fn changes(lab: &Lab, before: &Dump) -> Vec<String> {
     let mut diff = Vec::new();
     // That it stays different is what this is to find out.
     let _ = wait_until(SOON, "the router being as before", || {
