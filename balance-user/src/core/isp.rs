@@ -26,8 +26,7 @@ pub(super) struct Isp {
     pub(super) announced: Option<Conclusion>,
     paths: [Path; 2],
     silence: Option<Silence>,
-    /// What its device had sent and received when that was last looked at.
-    traffic: Option<(Traffic, Instant)>,
+    traffic: Option<Traffic>,
 }
 
 /// Whether an ISP works, as the operator is told it. Moments of doubt are not worth telling.
@@ -200,7 +199,7 @@ impl Isp {
 
     /// Takes in what its device has sent and received so far.
     pub(super) fn observe(&mut self, traffic: Traffic, now: Instant) {
-        let Some((before, then)) = self.traffic.replace((traffic, now)) else { return };
+        let Some(before) = self.traffic.replace(traffic) else { return };
         if traffic.rx != before.rx {
             self.silence = None;
             return;
@@ -208,8 +207,7 @@ impl Isp {
         if traffic.tx == before.tx && self.silence.is_none() {
             return;
         }
-        // Nothing has come in since the last look already.
-        let silence = *self.silence.get_or_insert(Silence { since: then, tx: before.tx });
+        let silence = *self.silence.get_or_insert(Silence { since: now, tx: before.tx });
         let sent = traffic.tx.saturating_sub(silence.tx);
         for path in &mut self.paths {
             if now.saturating_duration_since(silence.since) >= path.health.silence() && sent >= SILENT_PACKETS
