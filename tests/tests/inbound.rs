@@ -1,7 +1,8 @@
 //! Connections from outside: replies leave by the ISP that the connection came in on, whatever is chosen for new
 //! flows. Anything else would be dropped by the ISPs of the lab, as by real ones.
+#![cfg(test)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -85,7 +86,7 @@ fn answered(flow: std::io::Result<Flow>, family: Family) -> anyhow::Result<()> {
     let mut flow = flow.context("not opened")?;
     for _ in 0..2 {
         let seen = flow.ask()?;
-        let expected = if family == Family::V4 { INTERNET_V4.into() } else { INTERNET_V6.into() };
+        let expected: IpAddr = if family == Family::V4 { INTERNET_V4.into() } else { INTERNET_V6.into() };
         anyhow::ensure!(seen == expected, "the server saw {seen}");
     }
     Ok(())
