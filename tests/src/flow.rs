@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,23 @@ impl Flows {
 /// As [`Flows::open_to`].
 pub fn open_flows(host: &Host, count: usize, transport: Transport, family: Family) -> io::Result<Flows> {
     Flows::open_to(host, transport, vec![addresses::internet(family, SERVER_PORT); count])
+}
+
+/// As [`open_flows`], but each call goes to another address of the internet host. So no flow gets the ports of one
+/// that was closed lately: conntrack, which remembers it, would take them for the same and keep it on its ISP.
+///
+/// # Errors
+/// As [`Flows::open_to`].
+pub fn open_new_flows(host: &Host, count: usize, transport: Transport, family: Family) -> io::Result<Flows> {
+    static CALLS: AtomicU8 = AtomicU8::new(0);
+    // From 2: the internet host's .1 is everybody's.
+    let number = 2 + CALLS.fetch_add(1, Ordering::Relaxed) % 250;
+    let mut to = addresses::internet(family, SERVER_PORT);
+    to.set_ip(match family {
+        Family::V4 => IpAddr::from([203, 0, 113, number]),
+        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, u16::from(number)]),
+    });
+    Flows::open_to(host, transport, vec![to; count])
 }
 
 /// How many answers came from which address; those that did not come are left out.

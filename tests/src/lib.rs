@@ -34,7 +34,7 @@ pub use balance_common::Family;
 pub use child::Child;
 pub use daemon::{Daemon, Output, binary};
 pub use dump::Dump;
-pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, send_one_way};
+pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, open_new_flows, send_one_way};
 pub use host::Host;
 pub use isp::{Forwarded, Isp, IspSpec};
 pub use lab::{Builder, Lab};

@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use balance_common::layout::{Device, IspCounters};
 use balance_lab::addresses::{SERVER_PORT, lan_host};
 use balance_lab::{
-    Family, Flow, Host, Lab, Server, Transport, ask_tcp, open_flows, ready, send_one_way, serve_tcp,
+    Family, Flow, Host, Lab, Server, Transport, ask_tcp, open_new_flows, ready, send_one_way, serve_tcp,
     serve_udp, wait_until,
 };
 use balance_user::datapath::OBJECT;
@@ -52,7 +52,7 @@ fn all_stay(lab: &Lab, flows: &mut [(Flow, String)]) {
 /// Whether new flows of each kind get out, by both ISPs.
 fn new_flows_are_balanced(lab: &Lab) {
     for (transport, family) in KINDS {
-        let answers = open_flows(lab.lan(), 40, transport, family).unwrap().ask(SOON);
+        let answers = open_new_flows(lab.lan(), 40, transport, family).unwrap().ask(SOON);
         for isp in lab.isps() {
             let used = lab.isps_of(&answers);
             assert!(used.contains(&Some(isp.name())), "{transport:?} {family:?}: {used:?}");
@@ -208,8 +208,6 @@ fn a_foreign_rule_and_its_table_keep_their_traffic() {
         ])
         .unwrap();
     let foreign = || lab.router().sh("ip rule show; ip route show table 99; ip route show default").unwrap();
-    let lines =
-        |text: &str| text.lines().filter(|line| line.contains("99") || line.contains("default via")).count();
     let before = foreign();
     let daemon = lab.start_up().unwrap();
     let to = SocketAddr::new("203.0.113.77".parse().unwrap(), SERVER_PORT);
@@ -222,7 +220,6 @@ fn a_foreign_rule_and_its_table_keep_their_traffic() {
         }
     }
     new_flows_are_balanced(&lab);
-    assert_eq!(lines(&foreign()), lines(&before), "{}", foreign());
     for line in before.lines() {
         assert!(foreign().contains(line), "{line} is gone from {}", foreign());
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use balance_lab::{Family, Flow, Flows, Lab, Transport, open_flows, ready};
+use balance_lab::{Family, Flow, Flows, Lab, Transport, open_new_flows, ready};
 
 const SOON: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_millis(300);
@@ -22,7 +22,7 @@ struct Crowd {
 
 impl Crowd {
     fn open(lab: &Lab, count: usize) -> Self {
-        let open = |(transport, family)| open_flows(lab.lan(), count, transport, family).unwrap();
+        let open = |(transport, family)| open_new_flows(lab.lan(), count, transport, family).unwrap();
         Self { flows: KINDS.into_iter().map(open).collect() }
     }
 
