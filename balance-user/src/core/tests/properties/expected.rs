@@ -24,7 +24,10 @@ pub(super) fn check_plan(world: &World, plan: &Plan) {
             given += count;
             let quota = 4096.0 * f64::from(entry.weight) / total;
             let count = f64::from(u16::try_from(count).unwrap());
-            assert!((count - quota).abs() < 1.0, "{}: {count} buckets of {quota}", entry.name());
+            // One more is the price, seldom enough, of moving no bucket but those of the ISP that goes.
+            let others_down = plan.maps.isps.values().any(|entry| Some(entry.tier) == best && !usable(entry));
+            let tolerance = if others_down { 2.0 } else { 1.0 };
+            assert!((count - quota).abs() < tolerance, "{}: {count} buckets of {quota}", entry.name());
         }
         assert_eq!(given, if in_use.is_empty() { 0 } else { 4096 });
         assert!(!in_use.is_empty() || table.iter().all(|&owner| owner == 0));
@@ -122,8 +125,9 @@ impl Expected {
             let any = isps.values().any(|entry| entry.usable[family as usize] == 1);
             for (isp, entry) in isps {
                 let path = (entry.name(), family);
-                let works = judged_by(world, *isp, family)
-                    .all(|family| matches!(entry.states[family as usize], 1 | 2));
+                let has_path = plan.kernel.routes.contains_key(&(1000 + u32::from(isp.get()), family));
+                let judge = judge(world, *isp, family);
+                let works = has_path && matches!(entry.states[judge as usize], 1 | 2);
                 if works {
                     self.stranded.remove(&path);
                 } else if self.worked.get(&path) == Some(&true) || entry.usable[family as usize] == 1 {

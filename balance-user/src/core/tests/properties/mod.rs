@@ -88,9 +88,8 @@ impl Watched {
                 self.expected.removed.clear();
                 for (isp, entry) in &self.before.0.maps.isps {
                     for family in Family::ALL {
-                        if judged_by(&self.world, *isp, family)
-                            .any(|family| entry.states[family as usize] == 3)
-                        {
+                        let judges = [family, judge(&self.world, *isp, family)];
+                        if judges.iter().any(|&family| entry.states[family as usize] == 3) {
                             self.expected.stranded.insert((entry.name(), family));
                         }
                     }
@@ -159,9 +158,13 @@ proptest! {
     }
 }
 
-/// The families by whose health one is judged.
-fn judged_by(world: &World, isp: IspId, family: Family) -> impl Iterator<Item = Family> {
+/// The family by whose health one is judged.
+fn judge(world: &World, isp: IspId, family: Family) -> Family {
     let config = &world.core.isps[&isp].config;
     let follows = targets(config, family).is_empty() && !config.targets.is_empty();
-    Family::ALL.into_iter().filter(move |&one| follows || one == family)
+    match family {
+        Family::V4 if follows => Family::V6,
+        Family::V6 if follows => Family::V4,
+        own => own,
+    }
 }
