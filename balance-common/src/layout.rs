@@ -90,7 +90,7 @@ pub struct IspCounters {
     pub steered: Count,
     /// What was sent by its device.
     pub tx: Count,
-    /// What was received on its device for this machine or whom it forwards for, IP only.
+    /// What was received on its device for this machine or whom it forwards for: IP, but for neighbour discovery.
     pub rx: Count,
     /// Flows among what was steered: how often a packet was of a flow not seen lately.
     pub new_flows: u64,

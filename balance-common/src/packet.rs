@@ -91,6 +91,20 @@ pub fn flow_of<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> Result<
     network.flow(packet)
 }
 
+/// Is it IP, and more than neighbour discovery (RFC 4861)? ARP and neighbour discovery go on with a gateway that has
+/// no internet behind it.
+#[inline(always)]
+pub fn is_traffic<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> bool {
+    match network_header(packet, link_layer) {
+        Ok((Family::V4, _)) => true,
+        Ok((Family::V6, offset)) => {
+            let is_icmp = packet.read(offset + 6) == Some([protocol::ICMPV6]);
+            !(is_icmp && matches!(packet.read(offset + IPV6_HEADER), Some([133..=137])))
+        }
+        Err(_) => false,
+    }
+}
+
 #[inline(always)]
 fn network_header<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> Result<(Family, usize), NoFlow> {
     match link_layer {

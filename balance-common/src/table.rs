@@ -91,7 +91,8 @@ impl Table {
 
 /// Buckets each member should have: its quota rounded down, and one more for those with the largest remainders
 /// until all buckets are given. A member that holds one more than its quota rounded down keeps it, so that nobody
-/// but the ISP that goes down loses a bucket.
+/// but the ISP that goes down loses a bucket. In rare cases with many ISPs that leaves another one short by a little
+/// more than one bucket of the 4096; both at once cannot always be had.
 fn targets(members: &[Member], held: &[usize]) -> Vec<usize> {
     let total: usize = members.iter().map(|member| usize::from(member.weight)).sum();
     let mut targets: Vec<usize> =
@@ -203,12 +204,12 @@ mod tests {
         a.iter().zip(b.iter()).filter(|(a, b)| a != b).count()
     }
 
-    fn assert_shares_exact(table: &Table, members: &[Member]) {
+    fn assert_shares(table: &Table, members: &[Member], within: f64) {
         let total: f64 = members.iter().map(|member| f64::from(member.weight)).sum();
         for member in members {
             let quota = BUCKETS as f64 * f64::from(member.weight) / total;
             let count = table.count(member.isp) as f64;
-            assert!((count - quota).abs() < 1.0, "{member:?}: {count} buckets, quota {quota}");
+            assert!((count - quota).abs() < within, "{member:?}: {count} buckets, quota {quota}");
         }
     }
 
@@ -276,13 +277,14 @@ mod tests {
             let all = members(&weights);
             let mut down = Vec::new();
             let mut before = build_table(&all, &down);
-            assert_shares_exact(&before, &all);
+            assert_shares(&before, &all, 1.0);
             for index in order {
                 let gone = all[index].isp;
                 down.push(gone);
                 let after = build_table(&all, &down);
                 let left: Vec<_> = all.iter().copied().filter(|member| !down.contains(&member.isp)).collect();
-                assert_shares_exact(&after, &left);
+                // One more than that in about one failure of a thousand: see `targets`.
+                assert_shares(&after, &left, 2.0);
                 for (was, is) in before.iter().zip(after.iter()) {
                     if was != Some(gone) {
                         prop_assert_eq!(was, is);

@@ -3,9 +3,10 @@
 use aya_ebpf::programs::TcContext;
 use balance_common::IspId;
 use balance_common::layout::{Count, IspCounters, Verdict};
+use balance_common::packet::is_traffic;
 
-use crate::maps::{COUNTERS, DEVICES, VERDICTS};
-use crate::skb::Skb;
+use crate::maps::{COUNTERS, VERDICTS};
+use crate::skb::{Skb, device_of, link_layer};
 
 /// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine, as everything is that it receives or forwards.
 const PACKET_HOST: u32 = 0;
@@ -28,14 +29,15 @@ pub(crate) fn steered(isp: IspId, bytes: u32, is_new: bool) {
     }
 }
 
-/// Counts a packet that an ISP's device received. ARP and broadcasts of the segment do not count: they prove nothing
-/// about the ISP.
+/// Counts a packet that an ISP's device received. What goes on without an internet behind the gateway does not count:
+/// ARP, neighbour discovery, broadcasts of the segment.
 #[inline(always)]
 pub(crate) fn received(context: &TcContext) {
     let skb = Skb(context);
-    if skb.is_ip()
-        && skb.kind() == PACKET_HOST
-        && let Some(counters) = counters_of_device(context)
+    if skb.kind() == PACKET_HOST
+        && let Some(device) = device_of(&skb)
+        && is_traffic(&skb, link_layer(device))
+        && let Some(counters) = counters(u32::from(device.isp))
     {
         add(&mut counters.rx, context.len());
     }
@@ -44,16 +46,11 @@ pub(crate) fn received(context: &TcContext) {
 /// Counts a packet that an ISP's device is about to send.
 #[inline(always)]
 pub(crate) fn sent(context: &TcContext) {
-    if let Some(counters) = counters_of_device(context) {
+    if let Some(device) = device_of(&Skb(context))
+        && let Some(counters) = counters(u32::from(device.isp))
+    {
         add(&mut counters.tx, context.len());
     }
-}
-
-#[inline(always)]
-fn counters_of_device(context: &TcContext) -> Option<&'static mut IspCounters> {
-    // SAFETY: the entry is only read.
-    let device = unsafe { DEVICES.get(Skb(context).device()) }?;
-    counters(u32::from(device.isp))
 }
 
 #[inline(always)]

@@ -1,7 +1,10 @@
 //! A packet in the kernel.
 
 use aya_ebpf::programs::TcContext;
-use balance_common::packet::Packet;
+use balance_common::layout::Device;
+use balance_common::packet::{LinkLayer, Packet};
+
+use crate::maps::DEVICES;
 
 /// An skb. Reading goes through `bpf_skb_load_bytes`, which also finds what a driver has left in fragments.
 pub(crate) struct Skb<'a>(pub(crate) &'a TcContext);
@@ -26,14 +29,6 @@ impl Skb<'_> {
         unsafe { (*self.0.skb.skb).ifindex }
     }
 
-    /// Is it IPv4 or IPv6?
-    #[inline(always)]
-    pub(crate) fn is_ip(&self) -> bool {
-        // SAFETY: as above.
-        let protocol = unsafe { (*self.0.skb.skb).protocol };
-        protocol == u32::from(0x0800_u16.to_be()) || protocol == u32::from(0x86dd_u16.to_be())
-    }
-
     /// For whom the packet is: one of the `PACKET_` constants of `linux/if_packet.h`.
     #[inline(always)]
     pub(crate) fn kind(&self) -> u32 {
@@ -54,4 +49,17 @@ impl Skb<'_> {
         // SAFETY: as above; the mark may be written by programs of this type.
         unsafe { core::ptr::write_volatile(&raw mut (*self.0.skb.skb).mark, mark) }
     }
+}
+
+/// What the device of a packet is to us. One that is in no map yet is a daemon's first moment.
+#[inline(always)]
+pub(crate) fn device_of(skb: &Skb<'_>) -> Option<&'static Device> {
+    // SAFETY: the entry is only read, and a torn read of two bytes that never change is not possible.
+    unsafe { DEVICES.get(skb.device()) }
+}
+
+/// How its packets begin.
+#[inline(always)]
+pub(crate) fn link_layer(device: &Device) -> LinkLayer {
+    if device.ethernet == 0 { LinkLayer::Ip } else { LinkLayer::Ethernet }
 }

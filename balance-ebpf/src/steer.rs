@@ -3,12 +3,12 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 use balance_common::layout::{Verdict, bucket_copy};
-use balance_common::packet::{LinkLayer, NoFlow, flow_of};
+use balance_common::packet::{NoFlow, flow_of};
 use balance_common::{Flow, IspId, MarkMask, bucket_of};
 
 use crate::count;
-use crate::maps::{ACTIVE, BUCKETS, DEVICES, LOCAL, SEEN, SETTINGS};
-use crate::skb::Skb;
+use crate::maps::{ACTIVE, BUCKETS, LOCAL, SEEN, SETTINGS};
+use crate::skb::{Skb, device_of, link_layer};
 
 /// Stamps the packet with the mark of its flow's ISP, or leaves it alone, and counts which.
 #[inline(always)]
@@ -22,11 +22,8 @@ pub(crate) fn steer(context: &TcContext) {
 
 #[inline(always)]
 fn decide(skb: &Skb<'_>) -> Result<Verdict, Verdict> {
-    // A device that is in no map yet is a daemon's first moment: the main table decides.
-    // SAFETY: the entry is only read, and a torn read of two bytes that never change is not possible.
-    let device = unsafe { DEVICES.get(skb.device()) }.ok_or(Verdict::NoIsp)?;
-    let link_layer = if device.ethernet == 0 { LinkLayer::Ip } else { LinkLayer::Ethernet };
-    let flow = flow_of(skb, link_layer).map_err(|reason| match reason {
+    let device = device_of(skb).ok_or(Verdict::NoIsp)?;
+    let flow = flow_of(skb, link_layer(device)).map_err(|reason| match reason {
         NoFlow::NotIp => Verdict::NotIp,
         NoFlow::Unparsable => Verdict::Unparsable,
     })?;

@@ -143,6 +143,9 @@ pub struct Health {
     /// Rounds before this one were sent in an earlier state.
     first_round: u64,
     newest_good: Option<u64>,
+    /// The first round since the path first worked, or worked again after being away: those before may have waited
+    /// for the neighbour's address.
+    settled_from: Option<u64>,
     bad_in_row: u32,
     /// Down, but with good rounds only, since then and since that round.
     returning: Option<(Instant, u64)>,
@@ -184,6 +187,7 @@ impl Health {
             next_round: now,
             first_round: 0,
             newest_good: None,
+            settled_from: None,
             bad_in_row: 0,
             returning: None,
             came_back: None,
@@ -311,9 +315,11 @@ impl Health {
     pub fn answered(&mut self, sequence: u64, rtt: Duration, now: Instant) {
         let Some(answered) = self.rounds.answer(sequence) else { return };
         self.answers.insert(answered.target, now);
-        self.rtts.entry(answered.target).or_default().sample(rtt);
+        let settled = self.settled_from.is_some_and(|from| answered.number >= from);
+        let sample = if settled { Rtt::sample } else { Rtt::first_sample };
+        sample(self.rtts.entry(answered.target).or_default(), rtt);
         if answered.first {
-            self.rtt.sample(rtt);
+            sample(&mut self.rtt, rtt);
         }
         if let Some(judged) = answered.judged {
             self.judge(judged, now);
@@ -341,6 +347,7 @@ impl Health {
         let was_there = self.no_path.is_none();
         self.no_path = why_not;
         if self.no_path.is_some() {
+            self.settled_from = None;
             self.forget_rounds(now);
             self.returning = None;
             self.down(Cause::None, now);

@@ -30,6 +30,14 @@ impl Rtt {
         });
     }
 
+    /// Takes in a measurement from a path that is new: it may contain the wait for the neighbour's address, which is
+    /// no property of the line. The least of them counts.
+    pub fn first_sample(&mut self, rtt: Duration) {
+        if self.smoothed.is_none_or(|smallest| rtt < smallest.rtt) {
+            self.smoothed = Some(Smoothed { rtt, variation: rtt / 2 });
+        }
+    }
+
     /// The smoothed round-trip time; none before the first measurement.
     #[must_use]
     pub fn smoothed(&self) -> Option<Duration> {
@@ -68,6 +76,15 @@ mod tests {
             rtt.sample(Duration::from_millis(ms));
         }
         rtt
+    }
+
+    #[test]
+    fn waiting_for_the_neighbour_does_not_count() {
+        let mut rtt = Rtt::default();
+        for ms in [1020, 920, 20, 120] {
+            rtt.first_sample(Duration::from_millis(ms));
+        }
+        assert_eq!(rtt, of(&[20]));
     }
 
     #[test]

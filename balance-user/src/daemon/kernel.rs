@@ -93,6 +93,12 @@ impl Kernel {
         self.reconciler.rename();
     }
 
+    /// The indices of the ISPs' devices.
+    pub(super) fn isp_devices(&self) -> Vec<u32> {
+        let Some((_, plan)) = &self.applied else { return Vec::new() };
+        plan.maps.isps.values().map(|entry| entry.index).filter(|&index| index != 0).collect()
+    }
+
     /// The traffic of the ISPs so far.
     pub(super) fn traffic(&self) -> BTreeMap<IspId, Traffic> {
         let Some((_, plan)) = &self.applied else { return BTreeMap::new() };

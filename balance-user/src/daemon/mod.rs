@@ -145,7 +145,7 @@ impl Daemon {
             Some((request, answer)) = self.asked.recv() => self.answer(request, answer),
             _ = self.traffic.tick() => {
                 self.core.handle(Event::Traffic(self.kernel.traffic()), Instant::now());
-                Next::Apply(Scope::Changes)
+                self.look_at_carrier().await
             }
             () = sleep_until(deadline.into()) => {
                 let scope = if self.kernel.retry_at().is_some_and(|at| at <= Instant::now()) { Scope::Everything } else { Scope::Changes };
@@ -160,6 +160,22 @@ impl Daemon {
             _ = signals.reload.recv() => Next::Reload,
             _ = signals.terminate.recv() => Next::Quit,
             _ = signals.interrupt.recv() => Next::Quit,
+        }
+    }
+
+    /// Whether the ISPs' devices have carrier, in case the kernel takes its time to tell.
+    async fn look_at_carrier(&mut self) -> Next {
+        match self.watcher.look_at(&self.kernel.isp_devices()).await {
+            Ok(Some(network)) => {
+                let network = network.clone();
+                self.core.handle(Event::Network(network), Instant::now());
+                Next::Apply(Scope::Routing)
+            }
+            Ok(None) => Next::Apply(Scope::Changes),
+            Err(error) => {
+                tracing::debug!(%error, "cannot look at the devices");
+                Next::Apply(Scope::Changes)
+            }
         }
     }
 

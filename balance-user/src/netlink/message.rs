@@ -140,7 +140,8 @@ fn read_link(message: &LinkMessage) -> Option<Link> {
         // ppp, tun and wg never report a state; for all others the state knows more than the flags (a modem
         // that is dormant, a veth whose other end is down).
         carrier: match state {
-            State::Up => true,
+            // The flag falls at once, the state when the kernel gets to it.
+            State::Up => flags.contains(LinkFlags::LowerUp),
             State::Unknown => flags.intersects(LinkFlags::LowerUp | LinkFlags::Running),
             _ => false,
         },

@@ -112,6 +112,26 @@ impl Socket {
         }
     }
 
+    /// Asks for one thing and hands the answer to `look`.
+    pub(super) async fn get(
+        &mut self,
+        request: RouteNetlinkMessage,
+        action: &str,
+        mut look: impl FnMut(&Frame<'_>),
+    ) -> Result<(), NetlinkError> {
+        let sequence = self.send(request, NLM_F_REQUEST).await?;
+        loop {
+            self.receive().await?;
+            if let Some(frame) = self.frames().find(|frame| frame.sequence == sequence) {
+                if frame.kind == NLMSG_ERROR {
+                    return frame.answer(action);
+                }
+                look(&frame);
+                return Ok(());
+            }
+        }
+    }
+
     /// Has the kernel do something and waits until it is done. `action` says what, for the error.
     pub(super) async fn request(
         &mut self,

@@ -50,6 +50,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<Network, NetlinkError>> + Send
 /// Routes that are not default routes are thrown away by a look at one byte.
 pub struct Watcher {
     socket: Socket,
+    questions: Socket,
     network: Network,
     receive_buffer: usize,
     /// What we know may be wrong, and is being read anew. It is kept here so that it goes on where it was when
@@ -69,8 +70,14 @@ impl Watcher {
     pub async fn start_with_buffer(receive_buffer: usize) -> Result<(Self, Network), NetlinkError> {
         let socket = Socket::subscribe(GROUPS, receive_buffer)?;
         let network = dump().await?;
-        let watcher =
-            Self { socket, network: network.clone(), receive_buffer, reading: None, unreported: false };
+        let watcher = Self {
+            socket,
+            questions: Socket::open()?,
+            network: network.clone(),
+            receive_buffer,
+            reading: None,
+            unreported: false,
+        };
         Ok((watcher, network))
     }
 
@@ -99,6 +106,27 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// Looks whether these devices still have carrier, and says how the network is now if one has changed. The kernel
+    /// tells of a lost carrier up to a second late, when it has told of another device's less than a second ago
+    /// (`linkwatch`); asked, it knows at once.
+    pub async fn look_at(&mut self, indices: &[u32]) -> Result<Option<&Network>, NetlinkError> {
+        let mut changed = false;
+        for &index in indices {
+            let network = &mut self.network;
+            let look = |frame: &Frame<'_>| {
+                if let Some(message) = frame.parse() {
+                    changed |= apply(network, &message, false) != Outcome::Unchanged;
+                }
+            };
+            match self.questions.get(link_request(Some(index)), "look at a device", look).await {
+                // It is gone, which an event tells of.
+                Err(NetlinkError::Refused { .. }) | Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(changed.then_some(&self.network))
     }
 
     /// Takes in the datagram that is there and those that are queued behind it.
@@ -190,9 +218,15 @@ pub async fn dump() -> Result<Network, NetlinkError> {
     Ok(network)
 }
 
-fn requests() -> [(RouteNetlinkMessage, &'static str); 4] {
+/// Asks for one device, or for all.
+fn link_request(index: Option<u32>) -> RouteNetlinkMessage {
     let mut links = LinkMessage::default();
+    links.header.index = index.unwrap_or_default();
     links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(links)
+}
+
+fn requests() -> [(RouteNetlinkMessage, &'static str); 4] {
     let routes = |family| {
         let mut routes = RouteMessage::default();
         routes.header.address_family = family;
@@ -200,7 +234,7 @@ fn requests() -> [(RouteNetlinkMessage, &'static str); 4] {
         RouteNetlinkMessage::GetRoute(routes)
     };
     [
-        (RouteNetlinkMessage::GetLink(links), "list the devices"),
+        (link_request(None), "list the devices"),
         (RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list the addresses"),
         (routes(AddressFamily::Inet), "list the IPv4 routes"),
         (routes(AddressFamily::Inet6), "list the IPv6 routes"),

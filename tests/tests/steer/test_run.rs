@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use balance_common::layout::Verdict;
-use balance_common::packet::{LinkLayer, flow_of};
+use balance_common::packet::{LinkLayer, flow_of, is_traffic};
 use balance_common::{Family, Flow, IspId};
 use balance_lab::packet::{Ipv4, Ipv6, Payload};
 use balance_lab::ready;
@@ -151,9 +151,8 @@ fn what_an_isp_sends_and_receives_is_counted_and_nothing_else_happens_to_it() {
                 assert_eq!((outcome.returned, outcome.mark), (TCX_NEXT, FOREIGN), "{name}");
                 assert_eq!(outcome.bytes, bytes, "{name}");
             }
-            // The bare IP packets' first bytes are no address of the device; and ARP, say, proves nothing.
-            let is_ip = matches!(bytes[12..14], [0x08, 0x00] | [0x86, 0xdd]);
-            if bytes.starts_with(&[0; 6]) && is_ip {
+            // The bare IP packets' first bytes are no address of the device.
+            if bytes.starts_with(&[0; 6]) && is_traffic(&bytes[..], LinkLayer::Ethernet) {
                 add(&mut counters.isp(isp).rx, bytes.len());
             }
             add(&mut counters.isp(isp).tx, bytes.len());

@@ -46,6 +46,8 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) target: IpAddr,
+    /// Its round.
+    pub(super) number: u64,
     /// It was the first answer in its round.
     pub(super) first: bool,
     pub(super) judged: Option<Judged>,
@@ -119,7 +121,7 @@ impl Rounds {
         if before == Fate::Answered {
             return None;
         }
-        let answered = Answered { target: probe.target, first, judged: round.judge() };
+        let answered = Answered { target: probe.target, number: round.number, first, judged: round.judge() };
         if before == Fate::Waiting {
             self.note(sequence, false);
         } else if let Some(entry) = self.window.iter_mut().find(|(noted, _)| *noted == sequence) {

@@ -61,6 +61,7 @@ impl Health {
         }
         self.ever_up = true;
         self.returning = None;
+        self.settled_from.get_or_insert(self.rounds.next_number());
         self.enter(State::Up, Cause::None, now);
         self.next_round = after(now, self.pace());
     }
