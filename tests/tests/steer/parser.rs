@@ -1,9 +1,10 @@
 //! The parser, on the host.
 
-use balance_common::packet::{LinkLayer, NoFlow, flow_of};
+use balance_common::packet::{LinkLayer, NoFlow, flow_of, is_traffic};
 use balance_common::{Family, Flow};
+use balance_lab::packet::{Ipv4, Ipv6, Payload, ether_type, ethernet};
 
-use crate::fixtures::{Fixture, Quoted, error, fixtures, fragments, quoted};
+use crate::fixtures::{FAR_V4, FAR_V6, Fixture, LAN_V4, LAN_V6, Quoted, error, fixtures, fragments, quoted};
 
 fn parse(bytes: &[u8], link_layer: LinkLayer) -> Result<Flow, NoFlow> {
     flow_of(bytes, link_layer)
@@ -76,4 +77,26 @@ fn no_bytes_are_no_packet() {
     for link_layer in [LinkLayer::Ethernet, LinkLayer::Ip] {
         assert_eq!(parse(&[], link_layer), Err(NoFlow::Unparsable));
     }
+}
+
+#[test]
+fn what_goes_on_without_an_internet_is_no_traffic() {
+    let v6 =
+        |payload: Payload| ethernet(&[], ether_type::IPV6, &Ipv6::new(FAR_V6, LAN_V6).carrying(&payload));
+    let neighbours = (133..=137).map(|kind| v6(Payload::icmp_v6(kind, [0; 4], &[0; 16])));
+    for bytes in neighbours.chain([
+        ethernet(&[], ether_type::ARP, &[0; 28]),
+        ethernet(&[ether_type::VLAN], ether_type::ARP, &[0; 28]),
+        vec![0; 13],
+    ]) {
+        assert!(!is_traffic(&bytes[..], LinkLayer::Ethernet), "{bytes:02x?}");
+    }
+    for payload in
+        [Payload::icmp_v6(129, [0; 4], &[]), Payload::icmp_v6(1, [0; 4], &[0; 48]), Payload::tcp(443, 5000)]
+    {
+        assert!(is_traffic(&v6(payload)[..], LinkLayer::Ethernet));
+    }
+    let v4 = Ipv4::new(FAR_V4, LAN_V4).carrying(&Payload::tcp(443, 5000));
+    assert!(is_traffic(&ethernet(&[], ether_type::IPV4, &v4)[..], LinkLayer::Ethernet));
+    assert!(is_traffic(&v4[..], LinkLayer::Ip));
 }
