@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::{Daemon, Dump, Family, Lab, Output, Transport, open_flows, status, wait_until};
-use anyhow::{Context, ensure};
+use crate::{Daemon, Dump, Family, Lab, Transport, open_flows, status, wait_until};
+use anyhow::Context;
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::Value;
 
@@ -26,19 +26,8 @@ pub const HOOKS: [(&str, &str); 5] = [
 pub fn balancing(top: &str) -> anyhow::Result<(Lab, Daemon)> {
     let lab = Lab::new()?;
     lab.write_config(&format!("{top}\n{}", lab.config()))?;
-    let daemon = lab.start(&[])?;
-    status::wait_up(&lab)?;
+    let daemon = lab.start_up()?;
     Ok((lab, daemon))
-}
-
-/// Runs a command that must succeed.
-///
-/// # Errors
-/// When it fails, with what it said.
-pub fn succeed(lab: &Lab, arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = lab.balance(arguments)?;
-    ensure!(output.status.success(), "{arguments:?} ended with {}: {}", output.status, output.stderr);
-    Ok(output)
 }
 
 /// What `status` says of a field of each ISP.

@@ -12,7 +12,6 @@ pub mod addresses;
 mod background;
 pub mod checks;
 mod child;
-mod commands;
 mod daemon;
 mod dump;
 pub mod figures;

@@ -1,23 +1,110 @@
-//! What `balance-user status` says on a lab's router.
+//! What `balance-user` says on a lab's router, and waiting for it.
 
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use crate::{Lab, wait_until};
+use crate::{Daemon, Lab, Output, wait_until};
 
-/// How long ISPs may take to become what they are waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long an ISP may take to get into a state.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything that `status --json` says.
-///
-/// # Errors
-/// When the command fails.
-pub fn read(lab: &Lab) -> anyhow::Result<Value> {
-    let output = lab.balance(&["status", "--json"])?;
-    ensure!(output.status.success(), "status ended with {}: {}", output.status, output.stderr);
-    serde_json::from_str(&output.stdout).with_context(|| format!("not JSON: {}", output.stdout))
+impl Lab {
+    /// Runs `balance-user` with these arguments on the router and returns what it printed.
+    ///
+    /// # Errors
+    /// With what it said on stderr when it fails.
+    pub fn balance_ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let Output { status, stdout, stderr } = self.balance(arguments)?;
+        ensure!(status.success(), "balance-user {arguments:?} ended with {status}: {stderr}");
+        Ok(stdout)
+    }
+
+    /// What `balance-user status --json` says.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn status(&self) -> anyhow::Result<Value> {
+        let json = self.balance_ok(&["status", "--json"])?;
+        serde_json::from_str(&json).with_context(|| format!("no JSON: {json}"))
+    }
+
+    /// What it says of one ISP.
+    ///
+    /// # Errors
+    /// When it fails or does not know the ISP.
+    pub fn isp_status(&self, name: &str) -> anyhow::Result<Value> {
+        let status = self.status()?;
+        let isp = isp(&status, name);
+        ensure!(!isp.is_null(), "no ISP {name} in {status:#}");
+        Ok(isp.clone())
+    }
+
+    /// Waits until what it says of an ISP is as wanted.
+    ///
+    /// # Errors
+    /// When it is not within ten seconds, with what it is instead.
+    pub fn wait_isp(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+        let mut seen = String::new();
+        let look = || match self.isp_status(name) {
+            Ok(isp) => {
+                seen = format!("{isp:#}");
+                wanted(&isp)
+            }
+            Err(error) => {
+                seen = format!("{error:#}");
+                false
+            }
+        };
+        wait_until(TIMEOUT, name, look).with_context(|| seen)
+    }
+
+    /// Waits until an ISP is in this state, as `status` calls it.
+    ///
+    /// # Errors
+    /// When it is not within ten seconds.
+    pub fn wait_state(&self, name: &str, state: &str) -> anyhow::Result<()> {
+        self.wait_isp(name, |isp| isp.get("state").is_some_and(|it| it == state))
+    }
+
+    /// Waits until an ISP is up, in every family that it has.
+    ///
+    /// # Errors
+    /// When it is not within ten seconds.
+    pub fn wait_up(&self, name: &str) -> anyhow::Result<()> {
+        self.wait_isp(name, |isp| {
+            isp.get("state").is_some_and(|state| state == "up")
+                && isp.get("reason").is_some_and(Value::is_null)
+        })
+    }
+
+    /// Waits until all ISPs of the lab are up, in every family that they have.
+    ///
+    /// # Errors
+    /// When one is not within ten seconds.
+    pub fn wait_all_up(&self) -> anyhow::Result<()> {
+        self.isps().iter().try_for_each(|isp| self.wait_up(isp.name()))
+    }
+
+    /// Starts the daemon with [`Lab::start`] and waits until all ISPs are up.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn start_up(&self) -> anyhow::Result<Daemon> {
+        let daemon = self.start(&[])?;
+        self.wait_all_up().with_context(|| format!("the daemon said:\n{}", daemon.stderr()))?;
+        Ok(daemon)
+    }
+
+    /// The ISP that each answer shows its flow to use; none where there was no answer, or it came by no ISP.
+    #[must_use]
+    pub fn isps_of(&self, answers: &[io::Result<IpAddr>]) -> Vec<Option<&str>> {
+        let name = |answer: &io::Result<IpAddr>| Some(self.isp_of(*answer.as_ref().ok()?)?.name());
+        answers.iter().map(name).collect()
+    }
 }
 
 /// What it says of the ISP of this name; null if nothing.
@@ -34,31 +121,7 @@ pub fn isp<'a>(status: &'a Value, name: &str) -> &'a Value {
 /// Waits until it says of the ISP of this name that a field has this value.
 ///
 /// # Errors
-/// When that takes fifteen seconds, with what it says instead.
+/// When it does not within ten seconds, with what it says instead.
 pub fn wait(lab: &Lab, name: &str, field: &str, value: &Value) -> anyhow::Result<()> {
-    let mut last = Value::Null;
-    wait_until(PATIENCE, &format!("{field} of {name} being {value}"), || {
-        last = read(lab).unwrap_or_default();
-        isp(&last, name).get(field) == Some(value)
-    })
-    .with_context(|| format!("status says {last:#}"))
-}
-
-/// Waits until every ISP is up in every family and has its share of the flows.
-///
-/// # Errors
-/// When that takes fifteen seconds, with what it says instead.
-pub fn wait_up(lab: &Lab) -> anyhow::Result<()> {
-    let mut last = Value::Null;
-    wait_until(PATIENCE, "all ISPs being up", || {
-        last = read(lab).unwrap_or_default();
-        lab.isps().iter().all(|known| {
-            let isp = isp(&last, known.name());
-            let share = isp.get("share").and_then(Value::as_f64).unwrap_or_default();
-            // A family that does not work yet is a reason.
-            let fine = isp.get("reason").is_some_and(Value::is_null);
-            isp.get("state").is_some_and(|state| state == "up") && fine && share > 0.0
-        })
-    })
-    .with_context(|| format!("status says {last:#}"))
+    lab.wait_isp(name, |isp| isp.get(field) == Some(value))
 }

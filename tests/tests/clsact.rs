@@ -2,7 +2,7 @@
 #![cfg(test)]
 
 use balance_lab::checks::{HOOKS, SOON, balancing, field, programs, split};
-use balance_lab::{Family, ready, status, wait_until};
+use balance_lab::{Family, ready, wait_until};
 
 const CLSACT: &str = "attach = \"clsact\"";
 
@@ -20,7 +20,7 @@ fn flows_are_balanced_by_weight() {
         // 1,500, and four binomial deviations of 19.
         assert!(split.get("CABLE").is_some_and(|flows| (1_424..=1_576).contains(flows)), "{split:?}");
     }
-    let status = status::read(&lab).unwrap();
+    let status = lab.status().unwrap();
     assert!(field(&status, "tx_packets").values().all(|packets| packets.as_u64() > Some(500)), "{status:#}");
     assert!(field(&status, "rx_packets").values().all(|packets| packets.as_u64() > Some(500)), "{status:#}");
 }
@@ -60,7 +60,7 @@ fn a_restart_leaves_one_filter() {
         daemon.kill9().unwrap();
         daemon = lab.start(&[]).unwrap();
     }
-    status::wait_up(&lab).unwrap();
+    lab.wait_all_up().unwrap();
     for (device, side) in HOOKS {
         assert_eq!(programs(&lab, device, side).unwrap(), (0, 1), "{device} {side}");
     }
@@ -79,6 +79,6 @@ fn a_device_that_comes_back_gets_its_filters() {
         let what = format!("the filter on {device} {side}");
         wait_until(SOON, &what, || programs(&lab, device, side).unwrap() == (0, 1)).unwrap();
     }
-    status::wait_up(&lab).unwrap();
+    lab.wait_all_up().unwrap();
     assert_eq!(split(&lab, 400, Family::V4).unwrap().len(), 2);
 }

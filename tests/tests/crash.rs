@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use balance_lab::checks::{HOOKS, SOON, balancing, changes, field, programs, split, succeed};
+use balance_lab::checks::{HOOKS, SOON, balancing, changes, field, programs, split};
 use balance_lab::{Dump, Family, Flow, Lab, Stream, Transport, ready, status, wait_until};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn lose_nothing_during_a_restart(top: &str) {
     daemon.kill9().unwrap();
     for_a_while(Duration::from_millis(700));
     let daemon = lab.start(&[]).unwrap();
-    status::wait_up(&lab).unwrap();
+    lab.wait_all_up().unwrap();
     for_a_while(Duration::from_millis(700));
     daemon.terminate().unwrap();
     for_a_while(Duration::from_millis(300));
@@ -55,12 +55,12 @@ fn status_works_without_the_daemon() {
     }
     let (lab, daemon) = balancing("").unwrap();
     split(&lab, 400, Family::V4).unwrap();
-    let before = status::read(&lab).unwrap();
+    let before = lab.status().unwrap();
     assert_eq!(before["daemon"], json!({ "pid": daemon.pid(), "running": true }));
     assert!(field(&before, "rtt_ms").values().all(Value::is_number), "{before:#}");
     daemon.kill9().unwrap();
 
-    let after = status::read(&lab).unwrap();
+    let after = lab.status().unwrap();
     assert_eq!(after["instance"], "main");
     assert_eq!(after["daemon"], json!({ "pid": null, "running": false }));
     for known in ["name", "device", "state", "forced", "weight", "tier", "share", "gateway", "since"] {
@@ -73,8 +73,8 @@ fn status_works_without_the_daemon() {
         assert!(field(&after, counted).values().all(|count| count.as_u64() > Some(0)), "{after:#}");
     }
     assert_eq!(status::isp(&after, "CABLE")["share"], 0.75);
-    assert_eq!(succeed(&lab, &["status", "-s"]).unwrap().stdout, "CABLE up\nDSL up\n");
-    let table = succeed(&lab, &["status"]).unwrap().stdout;
+    assert_eq!(lab.balance_ok(&["status", "-s"]).unwrap(), "CABLE up\nDSL up\n");
+    let table = lab.balance_ok(&["status"]).unwrap();
     assert!(table.contains("CABLE") && table.contains("not running"), "{table}");
 
     // What needs the daemon says so.
@@ -96,7 +96,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let expected = format!("error: instance main is running already (pid {})\n", daemon.pid());
     assert_eq!(output.stderr, expected);
     assert_eq!(changes(&lab, &before), Vec::<String>::new());
-    assert_eq!(status::read(&lab).unwrap()["daemon"]["pid"], daemon.pid());
+    assert_eq!(lab.status().unwrap()["daemon"]["pid"], daemon.pid());
     split(&lab, 100, Family::V4).unwrap();
 }
 
@@ -106,12 +106,12 @@ fn forced_states_and_weights_survive() {
         return;
     }
     let (lab, daemon) = balancing("").unwrap();
-    succeed(&lab, &["down", "CABLE"]).unwrap();
-    succeed(&lab, &["set-weight", "dsl", "7"]).unwrap();
+    lab.balance_ok(&["down", "CABLE"]).unwrap();
+    lab.balance_ok(&["set-weight", "dsl", "7"]).unwrap();
     status::wait(&lab, "CABLE", "share", &json!(0.0)).unwrap();
     daemon.kill9().unwrap();
     let check = |lab: &Lab| {
-        let now = status::read(lab).unwrap();
+        let now = lab.status().unwrap();
         assert_eq!(
             field(&now, "forced"),
             field(
@@ -128,7 +128,7 @@ fn forced_states_and_weights_survive() {
     let _daemon = lab.start(&[]).unwrap();
     check(&lab);
 
-    succeed(&lab, &["auto", "CABLE"]).unwrap();
+    lab.balance_ok(&["auto", "CABLE"]).unwrap();
     // 3 to 7, of 4,096 buckets.
     status::wait(&lab, "CABLE", "share", &json!(0.3)).unwrap();
 }
@@ -143,7 +143,7 @@ fn a_restart_leaves_one_of_everything() {
     for _ in 0..3 {
         daemon.kill9().unwrap();
         daemon = lab.start(&[]).unwrap();
-        status::wait_up(&lab).unwrap();
+        lab.wait_all_up().unwrap();
     }
     for (device, side) in HOOKS {
         assert_eq!(programs(&lab, device, side).unwrap(), (1, 0), "{device} {side}");
@@ -196,8 +196,8 @@ fn an_isp_that_dies_meanwhile_is_noticed_and_its_flows_move() {
     daemon.kill9().unwrap();
     lab.isp("CABLE").revive().unwrap();
     let _daemon = lab.start(&[]).unwrap();
-    assert_eq!(status::isp(&status::read(&lab).unwrap(), "CABLE")["state"], "down");
-    status::wait_up(&lab).unwrap();
+    assert_eq!(status::isp(&lab.status().unwrap(), "CABLE")["state"], "down");
+    lab.wait_all_up().unwrap();
     assert_eq!(flow.ask().unwrap(), lab.isp("DSL").address(Family::V4));
 }
 
@@ -213,7 +213,7 @@ fn a_device_that_is_replaced_under_the_daemon_works_at_once() {
         let what = format!("a program on {device} {side}");
         wait_until(SOON, &what, || programs(&lab, device, side).unwrap() == (1, 0)).unwrap();
     }
-    status::wait_up(&lab).unwrap();
+    lab.wait_all_up().unwrap();
     for family in [Family::V4, Family::V6] {
         let split = split(&lab, 400, family).unwrap();
         assert!(split.get("DSL").is_some_and(|&flows| flows > 50), "{split:?}");
@@ -230,7 +230,7 @@ fn a_device_that_is_replaced_meanwhile_is_found() {
     lab.unplug("DSL").unwrap();
     lab.plug("DSL").unwrap();
     let _daemon = lab.start(&[]).unwrap();
-    status::wait_up(&lab).unwrap();
+    lab.wait_all_up().unwrap();
     for (device, side) in HOOKS {
         assert_eq!(programs(&lab, device, side).unwrap(), (1, 0), "{device} {side}");
     }

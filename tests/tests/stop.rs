@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use balance_lab::checks::{SOON, changes, split, succeed};
-use balance_lab::{Daemon, Dump, Family, Lab, Transport, by_source, open_flows, ready, status, wait_until};
+use balance_lab::checks::{SOON, changes, split};
+use balance_lab::{Daemon, Dump, Family, Lab, Transport, by_source, open_flows, ready, wait_until};
 
 const STOPPED: &str = "stopped; everything is as it was\n";
 const NOTHING: &str = "nothing to stop\n";
@@ -12,12 +12,12 @@ const NOTHING: &str = "nothing to stop\n";
 fn start(lab: &Lab, top: &str) -> Daemon {
     lab.write_config(&format!("{top}\n{}", lab.config())).unwrap();
     let daemon = lab.start(&[]).unwrap();
-    status::wait_up(lab).unwrap();
+    lab.wait_all_up().unwrap();
     daemon
 }
 
 fn stop(lab: &Lab, before: &Dump) {
-    assert_eq!(succeed(lab, &["stop"]).unwrap().stdout, STOPPED);
+    assert_eq!(lab.balance_ok(&["stop"]).unwrap(), STOPPED);
     assert_eq!(changes(lab, before), Vec::<String>::new());
 }
 
@@ -40,7 +40,7 @@ fn comes_and_goes(attach: &str, prepare: &str, end: fn(Daemon) -> Option<Daemon>
     if let Some(daemon) = daemon {
         wait_until(SOON, "the daemon's end", || gone(&daemon)).unwrap();
     }
-    assert_eq!(succeed(&lab, &["stop"]).unwrap().stdout, NOTHING);
+    assert_eq!(lab.balance_ok(&["stop"]).unwrap(), NOTHING);
     assert_eq!(changes(&lab, &before), Vec::<String>::new());
 }
 
@@ -118,7 +118,7 @@ fn a_filter_that_somebody_adds_meanwhile_keeps_its_qdisc() {
     let theirs = "tc filter add dev lan0 egress protocol all prio 49 u32 match u32 0 0 flowid 1:1";
     lab.router().sh(theirs).unwrap();
     daemon.kill9().unwrap();
-    assert_eq!(succeed(&lab, &["stop"]).unwrap().stdout, STOPPED);
+    assert_eq!(lab.balance_ok(&["stop"]).unwrap(), STOPPED);
     assert!(lab.router().sh("tc filter show dev lan0 egress").unwrap().contains("u32"));
     assert_eq!(lab.router().sh("tc filter show dev lan0 ingress").unwrap(), "");
     assert!(!lab.router().sh("tc qdisc show dev cable0").unwrap().contains("clsact"));
@@ -132,7 +132,7 @@ fn without_anything_to_stop_it_says_so() {
     let lab = Lab::new().unwrap();
     let before = Dump::take(lab.router()).unwrap();
     for _ in 0..2 {
-        assert_eq!(succeed(&lab, &["stop"]).unwrap().stdout, NOTHING);
+        assert_eq!(lab.balance_ok(&["stop"]).unwrap(), NOTHING);
         assert_eq!(changes(&lab, &before), Vec::<String>::new());
     }
 }
@@ -145,7 +145,7 @@ fn another_instance_is_left_alone() {
     let lab = Lab::new().unwrap();
     let _daemon = start(&lab, "");
     let before = Dump::take(lab.router()).unwrap();
-    assert_eq!(succeed(&lab, &["--instance", "other", "stop"]).unwrap().stdout, NOTHING);
+    assert_eq!(lab.balance_ok(&["--instance", "other", "stop"]).unwrap(), NOTHING);
     assert_eq!(changes(&lab, &before), Vec::<String>::new());
     split(&lab, 100, Family::V4).unwrap();
 }
@@ -196,7 +196,7 @@ fn a_sysctl_that_somebody_else_has_changed_since_stays() {
     assert_eq!(lab.router().sysctl(theirs).unwrap(), "2");
     daemon.kill9().unwrap();
     lab.router().sysctls(&[(theirs, "0")]).unwrap();
-    succeed(&lab, &["stop"]).unwrap();
+    lab.balance_ok(&["stop"]).unwrap();
     assert_eq!(
         changes(&lab, &before),
         [

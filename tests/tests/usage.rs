@@ -7,8 +7,8 @@ mod malformed;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use balance_lab::checks::{balancing, changes, field, succeed};
-use balance_lab::{Dump, Lab, Output, binary, ready, status};
+use balance_lab::checks::{balancing, changes, field};
+use balance_lab::{Dump, Lab, Output, binary, ready};
 use serde_json::Value;
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");
@@ -187,12 +187,12 @@ fn a_wrong_command_line_is_refused_in_a_line_and_changes_nothing() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(changes(&lab, &before.0), Vec::<String>::new());
     assert_eq!(lab.router().run(|| fs::read_to_string("/run/F.toml")).unwrap(), lab.config());
-    assert_eq!(status::read(&lab).unwrap()["daemon"]["pid"], daemon.pid());
+    assert_eq!(lab.status().unwrap()["daemon"]["pid"], daemon.pid());
 }
 
 /// What the operator can change of the ISPs, as `status` tells it.
 fn told(lab: &Lab) -> Vec<Vec<Value>> {
-    let status = status::read(lab).unwrap();
+    let status = lab.status().unwrap();
     ["weight", "forced", "share"].map(|name| field(&status, name).into_values().collect()).into()
 }
 
@@ -281,5 +281,5 @@ fn the_commands_of_a_dry_run_do_what_the_daemon_does() {
         !line.contains("fe80::") && !other.iter().any(|section| what.starts_with(section))
     });
     assert_eq!(diff, Vec::<String>::new(), "{plan}\n{}", daemon.stderr());
-    succeed(&lab, &["stop"]).unwrap();
+    lab.balance_ok(&["stop"]).unwrap();
 }

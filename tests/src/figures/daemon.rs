@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::failover::{Attempt, NewFlows};
-use crate::{Daemon, Lab, status};
+use crate::{Daemon, Lab};
 
 /// What a daemon costs that has nothing to do but to watch two ISPs.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub struct Idle {
 pub fn idle(settle: Duration, over: Duration) -> anyhow::Result<Idle> {
     let lab = Lab::new()?;
     let daemon = lab.start(&[])?;
-    status::wait_up(&lab)?;
+    lab.wait_all_up()?;
     std::thread::sleep(settle);
     let (memory, most_memory) = (memory(&daemon, "VmRSS:")?, memory(&daemon, "VmHWM:")?);
     let (before, start) = (cpu_time(&daemon)?, Instant::now());

@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use crate::addresses::{self, SERVER_PORT};
 use crate::background::Background;
 use crate::wire::{Asker, Transport, milliseconds};
-use crate::{Host, Lab, Stream, open_flows, status, wait_until};
+use crate::{Host, Lab, Stream, open_flows, wait_until};
 
 /// How far apart new flows are opened.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -63,7 +63,7 @@ pub fn failover(failure: Failure, runs: usize) -> anyhow::Result<Vec<Duration>> 
 
 /// One run, from all being up on.
 fn fail_once(lab: &Lab, failure: Failure, run: usize) -> anyhow::Result<Duration> {
-    status::wait_up(lab)?;
+    lab.wait_all_up()?;
     // Where in the interval of the probes the failure hits is a matter of luck; here all of it is tried in turn.
     let offset = Duration::from_millis(run as u64 * 379 % 1_000);
     match failure {
