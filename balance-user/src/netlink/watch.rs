@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -108,7 +108,7 @@ impl Watcher {
         }
     }
 
-    /// Looks whether these devices still have carrier, and says how the network is now if one has changed. The kernel
+    /// Looks whether these devices still have carrier, and says how the network is now if one has lost it. The kernel
     /// tells of a lost carrier up to a second late, when it has told of another device's less than a second ago
     /// (`linkwatch`); asked, it knows at once.
     pub async fn look_at(&mut self, indices: &[u32]) -> Result<Option<&Network>, NetlinkError> {
@@ -116,6 +116,10 @@ impl Watcher {
         for &index in indices {
             let network = &mut self.network;
             let look = |frame: &Frame<'_>| {
+                let believed = network.links.get(&index).is_some_and(|link| link.carrier);
+                if !believed || has_carrier(frame) {
+                    return;
+                }
                 if let Some(message) = frame.parse() {
                     changed |= apply(network, &message, false) != Outcome::Unchanged;
                 }
@@ -216,6 +220,14 @@ pub async fn dump() -> Result<Network, NetlinkError> {
         }
     }
     Ok(network)
+}
+
+/// Whether a link message says so. This is asked many times a second, so the message is not parsed for it: the flags
+/// are the third word of its header (`struct ifinfomsg`).
+fn has_carrier(frame: &Frame<'_>) -> bool {
+    let flags =
+        frame.payload.get(8..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes);
+    LinkFlags::from_bits_retain(flags).contains(LinkFlags::LowerUp)
 }
 
 /// Asks for one device, or for all.

@@ -220,3 +220,20 @@ fn no_change_is_lost_when_waiting_for_it_is_given_up() {
         }
     });
 }
+
+#[test]
+fn a_lost_carrier_is_seen_at_once_when_looked_for() {
+    in_namespace(|| async {
+        let index = veth("isp0", 1);
+        let (mut watcher, mut network) = Watcher::start().await.unwrap();
+        while !network.links[&index].carrier {
+            network = watcher.changed().await.unwrap().clone();
+        }
+        assert!(watcher.look_at(&[index]).await.unwrap().is_none(), "it is as it was");
+        ip("link set isp0-far down");
+        let network = watcher.look_at(&[index]).await.unwrap().expect("it has changed");
+        assert!(!network.links[&index].carrier);
+        let again = watcher.look_at(&[index, 4711]).await.unwrap();
+        assert!(again.is_none(), "once is enough, and a device that is gone is no error");
+    });
+}
