@@ -121,7 +121,10 @@ impl Socket {
     ) -> Result<(), NetlinkError> {
         let sequence = self.send(request, NLM_F_REQUEST).await?;
         loop {
-            self.receive().await?;
+            // The kernel has answered such a request by the time it is sent.
+            if !self.receive_queued()? {
+                self.receive().await?;
+            }
             if let Some(frame) = self.frames().find(|frame| frame.sequence == sequence) {
                 if frame.kind == NLMSG_ERROR {
                     return frame.answer(action);

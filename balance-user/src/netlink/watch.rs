@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::address::AddressMessage;
@@ -34,6 +35,9 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// one that matters.
 const BATCH: usize = 1024;
 
+/// For so long after an event of a device the kernel may hold back others; a little more than its second.
+const LINKWATCH_PAUSE: Duration = Duration::from_millis(1200);
+
 /// So often a dump is repeated that was interrupted by a change.
 const DUMP_ATTEMPTS: usize = 3;
 
@@ -51,6 +55,8 @@ type Reading = Pin<Box<dyn Future<Output = Result<Network, NetlinkError>> + Send
 pub struct Watcher {
     socket: Socket,
     questions: Socket,
+    /// When an event told of a device last.
+    heard_of_links: Option<Instant>,
     network: Network,
     receive_buffer: usize,
     /// What we know may be wrong, and is being read anew. It is kept here so that it goes on where it was when
@@ -73,6 +79,7 @@ impl Watcher {
         let watcher = Self {
             socket,
             questions: Socket::open()?,
+            heard_of_links: Some(Instant::now()),
             network: network.clone(),
             receive_buffer,
             reading: None,
@@ -109,9 +116,12 @@ impl Watcher {
     }
 
     /// Looks whether these devices still have carrier, and says how the network is now if one has lost it. The kernel
-    /// tells of a lost carrier up to a second late, when it has told of another device's less than a second ago
-    /// (`linkwatch`); asked, it knows at once.
+    /// tells of a lost carrier up to a second late, if it has told of another device less than a second ago
+    /// (`linkwatch`); asked, it knows at once. So it is asked only in that time.
     pub async fn look_at(&mut self, indices: &[u32]) -> Result<Option<&Network>, NetlinkError> {
+        if self.heard_of_links.is_none_or(|heard| heard.elapsed() > LINKWATCH_PAUSE) {
+            return Ok(None);
+        }
         let mut changed = false;
         for &index in indices {
             let network = &mut self.network;
@@ -138,6 +148,9 @@ impl Watcher {
         let mut unclear = false;
         for _ in 0..BATCH {
             for frame in self.socket.frames().filter(is_relevant) {
+                if frame.kind == libc::RTM_NEWLINK {
+                    self.heard_of_links = Some(Instant::now());
+                }
                 let Some(message) = frame.parse() else { continue };
                 match apply(&mut self.network, &message, frame.flags & NLM_F_REPLACE != 0) {
                     Outcome::Unchanged => {}
