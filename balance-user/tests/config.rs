@@ -13,7 +13,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use balance_user::config::save::{SaveError, save_weight, set_weight};
-use balance_user::config::{Attach, Config, ConfigError, Mode, MonitorConfig, RoutingConfig};
+use balance_user::config::{
+    Acceleration, Attach, Config, ConfigError, FastPathConfig, Mode, MonitorConfig, RoutingConfig,
+};
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");
 const MINIMAL: &str = "[[isp]]\nname = \"A\"\ndevice = \"a0\"\n";
@@ -35,6 +37,7 @@ fn the_sample_config_parses_and_shows_the_defaults() {
     assert_eq!(sample.isps[1].targets, bare.isps[0].targets);
     assert_eq!((sample.mode, sample.attach, sample.mark_mask), (bare.mode, bare.attach, bare.mark_mask));
     assert_eq!((sample.routing, sample.local), (bare.routing, bare.local));
+    assert_eq!((sample.acceleration, sample.fast_path), (bare.acceleration, bare.fast_path));
 }
 
 #[test]
@@ -46,6 +49,7 @@ fn the_sample_and_the_reference_have_every_key() {
         isp_with(""),
         isp_with("[[lan]]"),
         isp_with("[monitor]"),
+        isp_with("[fast_path]"),
         isp_with("[mark]"),
         isp_with("[routing]"),
     ] {
@@ -65,6 +69,8 @@ fn the_sample_and_the_reference_have_every_key() {
 fn what_is_left_out_has_the_documented_default() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Balanced, Attach::Auto, 0x3f00));
+    assert_eq!(config.acceleration, Acceleration::Auto);
+    assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_secs(1), flows: 131_072 });
     assert_eq!(config.routing, RoutingConfig { table: 1000, priority: 10_000 });
     assert!(config.lans.is_empty() && config.local.is_empty());
     let isp = &config.isps[0];
@@ -80,6 +86,8 @@ fn every_key_is_read() {
         r#"
         mode = "failover"
         attach = "clsact"
+        acceleration = "xdp"
+        fast_path = { lease = "250ms", flows = 0x10_0000 }
         local = ["10.9.0.0/16", "fd00::/8"]
         monitor = { interval = "2s", quorum = 2, down_after = 7 }
         mark.mask = 0b110
@@ -110,6 +118,8 @@ fn every_key_is_read() {
     )
     .unwrap();
     assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Failover, Attach::Clsact, 6));
+    assert_eq!(config.acceleration, Acceleration::Xdp);
+    assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_millis(250), flows: 1 << 20 });
     assert_eq!(config.local, ["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     assert_eq!(config.routing, RoutingConfig { table: 256, priority: 1 });
     assert_eq!(config.lans[0].name, "C");

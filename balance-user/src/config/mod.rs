@@ -30,6 +30,10 @@ pub struct Config {
     pub mode: Mode,
     /// How the programs are attached to devices.
     pub attach: Attach,
+    /// What forwards the packets of known flows.
+    pub acceleration: Acceleration,
+    /// How much the fast path remembers, and for how long.
+    pub fast_path: FastPathConfig,
     /// The ISPs, in the order of the file; at least one.
     pub isps: Vec<IspConfig>,
     /// The LANs, in the order of the file; none on a standalone host.
@@ -74,6 +78,35 @@ pub enum Attach {
     Tcx,
     /// Filters of a clsact qdisc.
     Clsact,
+}
+
+/// What forwards the packets of flows that the kernel has already decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acceleration {
+    /// XDP on devices where it is safe and works natively, TC on the others.
+    #[default]
+    Auto,
+    /// TC on every device.
+    Tc,
+    /// XDP on every device whose driver has it natively, TC on the others.
+    Xdp,
+    /// The kernel, as for the first packets of a flow.
+    Off,
+}
+
+/// The cache of the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastPathConfig {
+    /// For so long a flow is forwarded as the kernel decided it before the kernel is asked again: 100 ms to 1 minute.
+    pub lease: Duration,
+    /// The most flows of a family that are remembered, a connection being one: 1024 to 8388608.
+    pub flows: u32,
+}
+
+impl Default for FastPathConfig {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(1), flows: 131_072 }
+    }
 }
 
 /// One ISP.

@@ -10,9 +10,13 @@ use toml::de::DeTable;
 
 use super::error::Problem;
 use super::reader::{Item, Table, syntax};
-use super::{Attach, Config, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig, WEIGHTS, check};
+use super::{
+    Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
+    WEIGHTS, check,
+};
 
-const TOP_KEYS: &[&str] = &["mode", "attach", "local", "isp", "lan", "monitor", "mark", "routing"];
+const TOP_KEYS: &[&str] =
+    &["mode", "attach", "acceleration", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
 const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
 const MONITOR_KEYS: &[&str] = &[
@@ -39,6 +43,7 @@ const DEFAULT_TARGETS: [IpAddr; 4] = [
 const DEFAULT_MARK_MASK: u32 = 0x3f00;
 
 const SHORTEST: Duration = Duration::from_millis(10);
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -50,6 +55,13 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let mode = top.choice("mode", &[("balanced", Mode::Balanced), ("failover", Mode::Failover)])?;
     let attach =
         top.choice("attach", &[("auto", Attach::Auto), ("tcx", Attach::Tcx), ("clsact", Attach::Clsact)])?;
+    let accelerations = [
+        ("auto", Acceleration::Auto),
+        ("tc", Acceleration::Tc),
+        ("xdp", Acceleration::Xdp),
+        ("off", Acceleration::Off),
+    ];
+    let acceleration = top.choice("acceleration", &accelerations)?;
     let local = top.get("local").map_or(Ok(Vec::new()), local)?;
     let monitor_table = top.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
     let monitor = merged_monitor(MonitorConfig::default(), monitor_table.as_ref())?;
@@ -72,7 +84,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let lans = lan_tables.iter().map(|table| lan(table, &mut taken)).collect::<Result<Vec<_>, _>>()?;
 
     let mark_mask = mark_mask(&top, isps.len())?;
-    Ok(Config { mode, attach, isps, lans, mark_mask, routing: routing(&top)?, local })
+    let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
+    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local })
 }
 
 /// The names and devices that are taken.
@@ -226,6 +239,17 @@ fn mark_mask(top: &Table<'_>, isps: usize) -> Result<u32, Problem> {
     let Some(mark) = top.get("mark") else { return Ok(DEFAULT_MARK_MASK) };
     let Some(item) = mark.table(&["mask"])?.get("mask") else { return Ok(DEFAULT_MARK_MASK) };
     check::mark_mask(item.number((0, u32::MAX))?, isps).map_err(|message| item.problem(message))
+}
+
+/// The cache of the fast path.
+fn fast_path(top: &Table<'_>) -> Result<FastPathConfig, Problem> {
+    let default = FastPathConfig::default();
+    let Some(fast_path) = top.get("fast_path") else { return Ok(default) };
+    let fast_path = fast_path.table(&["lease", "flows"])?;
+    Ok(FastPathConfig {
+        lease: fast_path.duration("lease", (SHORTEST_LEASE, MINUTE), default.lease)?,
+        flows: fast_path.number("flows", (1024, 8_388_608), default.flows)?,
+    })
 }
 
 /// Where our routing tables and rules go.

@@ -20,7 +20,9 @@ use ipnet::IpNet;
 use super::network::{Address, DefaultRoute, Link, Network};
 use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
-use crate::config::{Attach, Config, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig};
+use crate::config::{
+    Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
+};
 use crate::sysctl::SysctlFacts;
 
 const MAIN: u32 = 254;
@@ -64,6 +66,8 @@ fn isp(place: usize) -> IspConfig {
 fn config(isps: Vec<IspConfig>) -> Config {
     Config {
         mode: Mode::Balanced,
+        acceleration: Acceleration::default(),
+        fast_path: FastPathConfig::default(),
         attach: Attach::Auto,
         isps,
         lans: vec![LanConfig { name: "LAN".to_owned(), device: "lan0".to_owned() }],
