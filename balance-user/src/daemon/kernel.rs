@@ -85,7 +85,8 @@ impl Kernel {
     /// before, but unmasqueraded, would be lost.
     pub(super) async fn install_nft(&mut self, core: &Core) -> anyhow::Result<()> {
         let plan = core.plan(&self.instance, &self.facts);
-        Ok(self.reconciler.nft(&plan.kernel).await?)
+        self.reconciler.nft(&plan.kernel).await?;
+        Ok(())
     }
 
     /// The ISPs may have other names or ids now.

@@ -63,18 +63,22 @@ impl Reconciler {
     /// Makes routes, rules and sysctls as planned; quick, and writes nothing where all is well. The sysctls too,
     /// since a device that comes back has those of a new one.
     pub(super) async fn routing(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
-        let mut errors: Vec<ReconcileError> =
-            self.sysctls.ensure(&plan.sysctls).into_iter().map(Into::into).collect();
+        let mut errors = self.sysctls(plan);
         let routes = routes::reconcile(&plan.routes, self.tables.clone()).await;
         let rules = rules::reconcile(&plan.rules, self.priorities.clone()).await;
         errors.extend(routes.into_iter().chain(rules).map(ReconcileError::from));
         errors
     }
 
-    /// Makes the nft table and the names as planned.
+    /// Makes the nft table as planned, with the sysctls that come with it, and the names.
     pub(super) async fn rest(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
-        let mut errors: Vec<ReconcileError> =
-            self.nft(plan).await.err().into_iter().map(Into::into).collect();
+        let mut errors = Vec::new();
+        match self.nft(plan).await {
+            // It may have loaded conntrack, whose sysctls did not exist before.
+            Ok(true) => errors.extend(self.sysctls(plan)),
+            Ok(false) => {}
+            Err(error) => errors.push(error.into()),
+        }
         if !self.named {
             match name_tables(plan) {
                 Ok(()) => self.named = true,
@@ -84,12 +88,17 @@ impl Reconciler {
         errors
     }
 
-    /// Makes the nft table as planned.
-    pub(super) async fn nft(&mut self, plan: &KernelPlan) -> Result<(), nft::NftError> {
-        if self.nft.ensure(&plan.nft).await? {
+    /// Makes the nft table as planned. Says whether it had to.
+    pub(super) async fn nft(&mut self, plan: &KernelPlan) -> Result<bool, nft::NftError> {
+        let put = self.nft.ensure(&plan.nft).await?;
+        if put {
             tracing::debug!(table = plan.nft.name, "nft table put in place");
         }
-        Ok(())
+        Ok(put)
+    }
+
+    fn sysctls(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
+        self.sysctls.ensure(&plan.sysctls).into_iter().map(Into::into).collect()
     }
 
     /// The names must be written again: the ISPs have changed.
@@ -156,5 +165,52 @@ fn write_if_changed(path: &Path, text: &str) -> io::Result<()> {
         Ok(())
     } else {
         fs::write(path, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use balance_lab::{Host, ready};
+
+    use super::*;
+    use crate::core::nft_table_name;
+    use crate::core::plan::NftTable;
+    use crate::sysctl::liberal_conntrack;
+
+    const LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
+
+    /// Runs async code on a machine.
+    fn block_on<T: Send>(host: &Host, what: impl AsyncFnOnce() -> T + Send) -> T {
+        host.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(what())
+        })
+    }
+
+    #[test]
+    fn sysctls_that_come_with_the_nft_table_are_set_once_it_is_in_place_and_put_back() {
+        if !ready() {
+            return;
+        }
+        let host = Host::new("test").unwrap();
+        let instance = Instance::new("test");
+        let name = nft_table_name("test");
+        // Counts packets of flows, for which conntrack is needed.
+        let body = "chain c { type filter hook forward priority 0; ct state new counter; }\n".to_owned();
+        let plan = KernelPlan {
+            nft: NftTable { name: name.clone(), body },
+            sysctls: vec![liberal_conntrack()],
+            ..KernelPlan::default()
+        };
+        let errors = block_on(&host, async || {
+            let mut reconciler = Reconciler::new(&instance, RoutingConfig::default()).unwrap();
+            reconciler.rest(&plan).await
+        });
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(host.sysctl(LIBERAL).unwrap(), "1");
+
+        let errors = block_on(&host, async || undo(&instance, &name, RoutingConfig::default()).await);
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(host.sysctl(LIBERAL).unwrap(), "0");
     }
 }

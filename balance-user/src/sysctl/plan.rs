@@ -7,6 +7,8 @@ use crate::core::plan::Sysctl;
 /// The key that makes the machine an IPv6 router. IPv6 has no such setting per device before Linux 6.17.
 pub(super) const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 
+const LIBERAL_CONNTRACK: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
+
 /// The settings on which the needed ones depend, as they would be without us; see [`super::Saved::facts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SysctlFacts {
@@ -55,6 +57,14 @@ pub fn plan(isps: &[&str], lans: &[&str], facts: &SysctlFacts) -> Vec<Sysctl> {
         }
     }
     wanted
+}
+
+/// What the fast path needs besides: it hides packets of TCP flows from conntrack, which would take those that it sees
+/// for invalid when it finds them beyond the window that it knows of, and then not translate them. There is no such
+/// setting until something has loaded conntrack; our nft table does.
+#[must_use]
+pub fn liberal_conntrack() -> Sysctl {
+    Sysctl { key: LIBERAL_CONNTRACK.to_owned(), value: "1".to_owned() }
 }
 
 /// The shell commands that set these, for `--dry-run`. With slashes, because names of devices may contain dots.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use balance_user::core::plan::Sysctl;
-use balance_user::sysctl::{Saved, plan};
+use balance_user::sysctl::{Saved, liberal_conntrack, plan};
 
 use crate::netns::Netns;
 
@@ -105,6 +105,44 @@ fn everything_is_put_back_also_after_crashes() {
         assert_eq!(all(), before);
         restore(&file);
         assert_eq!(all(), before, "nothing to put back is fine");
+    });
+}
+
+#[test]
+fn conntrack_is_liberal_until_it_is_put_back() {
+    let Some(netns) = host() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sysctl.json");
+    let key = "net/netfilter/nf_conntrack_tcp_be_liberal";
+    netns.run(|| {
+        let before = all();
+        assert_eq!(get(key), "0");
+        for _ in 0..2 {
+            assert!(Saved::load(&file).unwrap().ensure(&[liberal_conntrack()]).is_empty());
+            assert_eq!(get(key), "1");
+        }
+        restore(&file);
+        assert_eq!(all(), before);
+    });
+}
+
+#[test]
+fn a_setting_that_appears_later_is_set_then() {
+    let Some(netns) = host() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sysctl.json");
+    let key = "net/ipv4/conf/late0/forwarding";
+    let wanted = [Sysctl { key: key.to_owned(), value: "1".to_owned() }];
+    let mut saved = Saved::load(&file).unwrap();
+    netns.run(|| assert!(saved.ensure(&wanted).is_empty()));
+    netns.join("late0", &netns, "p4");
+    netns.run(|| {
+        set(key, "0");
+        let before = all();
+        assert!(saved.ensure(&wanted).is_empty());
+        assert_eq!(get(key), "1");
+        restore(&file);
+        assert_eq!(all(), before);
     });
 }
 
