@@ -4,7 +4,7 @@
 use crate::{Address, BUCKETS, Family, MAX_ISPS};
 
 /// The version of all layouts here; the maps are pinned in a folder of this name.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
 pub const ISP_ENTRIES: u32 = 1 + MAX_ISPS as u32;
@@ -34,8 +34,10 @@ pub struct Settings {
     pub table: u32,
     /// The first rule priority, likewise.
     pub priority: u32,
-    /// Changes after every change of `LOCAL`: what was found there for a flow holds only until then.
+    /// Changes after every change of `LOCAL`: what was found there for a flow holds only until then. Never 0.
     pub generation: u32,
+    /// How long an entry of the flow cache may be used before the kernel must confirm it, in nanoseconds.
+    pub lease: u64,
 }
 
 /// The value of `DEVICES`, by device index: what a device is to us.
@@ -46,7 +48,61 @@ pub struct Device {
     pub isp: u8,
     /// 1 where packets begin with an Ethernet header, 0 where they begin with IP.
     pub ethernet: u8,
+    /// 1 where packets may come in and leave by the fast path.
+    pub fast: u8,
+    /// Always 0.
+    pub padding: u8,
 }
+
+/// The value of `PATHS`, by [`path_index`]: an ISP in one family, or, where there is no ISP, traffic between LANs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Path {
+    /// Entries of the flow cache with another generation are void.
+    pub generation: u32,
+    /// 1 where flows may be learned.
+    pub learn: u32,
+}
+
+/// The index in `PATHS` of an ISP, or of none (0), in a family.
+#[must_use]
+#[inline(always)]
+pub const fn path_index(isp: u8, family: Family) -> u8 {
+    (isp & MAX_ISPS) << 1 | family as u8
+}
+
+/// Entries of `PATHS`.
+pub const PATHS: u32 = 2 * ISP_ENTRIES;
+
+/// The value of `SEEN`: what is known of a flow before it is in the flow cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seen {
+    /// The generation of the local prefixes when it was found not to be for one; 0 if that was not asked.
+    pub generation: u32,
+    /// Its packets that the kernel has sent on, up to [`Self::PERSISTENT`].
+    pub packets: u16,
+    /// 1 once it was answered.
+    pub answered: u16,
+}
+
+impl Seen {
+    /// So many packets without an answer are a flow too.
+    pub const PERSISTENT: u16 = 16;
+}
+
+/// The value of `CONFIRMATIONS`: how many packets this CPU has sent to the kernel to have entries of the flow cache confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Confirmations {
+    /// In this stretch of time, numbered.
+    pub window: u64,
+    /// So many.
+    pub count: u64,
+}
+
+/// Entries of `SNAPSHOTS_V4` and `SNAPSHOTS_V6` for each CPU: more than the packets that the kernel takes in together.
+pub const SNAPSHOTS: u32 = 256;
 
 /// The key of `LOCAL` (beside its prefix length in bits, where IPv4 prefixes are 96 longer).
 pub type LocalKey = [u8; 16];
@@ -88,10 +144,15 @@ pub struct Count {
 pub struct IspCounters {
     /// What was steered to the ISP.
     pub steered: Count,
-    /// What was sent by its device.
+    /// What was sent by its device, but for what went fast.
     pub tx: Count,
-    /// What was received on its device for this machine or whom it forwards for: IP, but for neighbour discovery.
+    /// What was received on its device for this machine or whom it forwards for: IP, but for neighbour discovery, and
+    /// for what went fast.
     pub rx: Count,
+    /// What was sent by its device on the fast path.
+    pub fast_tx: Count,
+    /// What was received on its device and went on on the fast path.
+    pub fast_rx: Count,
     /// Flows among what was steered: how often a packet was of a flow not seen lately.
     pub new_flows: u64,
 }
@@ -130,6 +191,31 @@ pub struct IspEntry {
     pub down_order: [u8; 2],
     /// Always 0.
     pub padding: [u8; 3],
+}
+
+impl IspCounters {
+    /// What was sent, whichever way.
+    #[must_use]
+    pub const fn all_tx(&self) -> Count {
+        self.tx.and(self.fast_tx)
+    }
+
+    /// What was received, whichever way.
+    #[must_use]
+    pub const fn all_rx(&self) -> Count {
+        self.rx.and(self.fast_rx)
+    }
+}
+
+impl Count {
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_add(other.packets),
+            bytes: self.bytes.wrapping_add(other.bytes),
+        }
+    }
 }
 
 #[cfg(any(test, feature = "user"))]
@@ -211,7 +297,8 @@ pub fn local_key(address: core::net::IpAddr, length: u8) -> (LocalKey, u32) {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Count, Device, IspCounters, IspEntry, Settings};
+    use super::{Count, Device, IspCounters, IspEntry, Path, Seen, Settings};
+    use crate::fast::{Entry, Key, V4, V6};
 
     // SAFETY: all are repr(C), of integers only, without padding that is not a field.
     unsafe impl aya::Pod for Settings {}
@@ -223,4 +310,16 @@ mod pod {
     unsafe impl aya::Pod for IspCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for IspEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Path {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Seen {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Key<V4> {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Key<V6> {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Entry<V4> {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Entry<V6> {}
 }

@@ -2,6 +2,7 @@
 //! layout of the maps. No I/O, and no allocation in what the kernel runs; everything is tested on the host.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+pub mod fast;
 pub mod layout;
 pub mod packet;
 

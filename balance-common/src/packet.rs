@@ -62,6 +62,13 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
+
+    /// Are these the UDP ports of IKE (RFC 7296), or of ESP in UDP (RFC 3948)?
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_ike(source: u16, destination: u16) -> bool {
+        matches!(destination, 500 | 4500) || matches!(source, 500 | 4500)
+    }
 }
 
 /// Two tags is QinQ; the kernel takes the outer one off before we look, so this leaves one to spare.
@@ -287,8 +294,11 @@ impl Network {
             protocol::SCTP => self.read_ports(packet, 12),
             protocol::UDP => {
                 let (protocol, source, destination) = self.read_ports(packet, 8)?;
-                let is_ike = matches!(destination, 500 | 4500) || matches!(source, 500 | 4500);
-                Ok(if is_ike { (protocol::ESP, 0, 0) } else { (protocol, source, destination) })
+                Ok(if protocol::is_ike(source, destination) {
+                    (protocol::ESP, 0, 0)
+                } else {
+                    (protocol, source, destination)
+                })
             }
             _ if self.is_icmp() => {
                 self.require(8)?;

@@ -1,15 +1,9 @@
 //! Counting, for each CPU by itself.
 
-use aya_ebpf::programs::TcContext;
 use balance_common::IspId;
 use balance_common::layout::{Count, IspCounters, Verdict};
-use balance_common::packet::is_traffic;
 
 use crate::maps::{COUNTERS, VERDICTS};
-use crate::skb::{Skb, device_of, link_layer};
-
-/// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine, as everything is that it receives or forwards.
-const PACKET_HOST: u32 = 0;
 
 /// Counts a packet from a LAN by what became of it.
 #[inline(always)]
@@ -23,40 +17,40 @@ pub(crate) fn verdict(verdict: Verdict, bytes: u32) {
 /// Counts a packet steered to an ISP.
 #[inline(always)]
 pub(crate) fn steered(isp: IspId, bytes: u32, is_new: bool) {
-    if let Some(counters) = counters(u32::from(isp.get())) {
+    if let Some(counters) = counters(isp.get()) {
         add(&mut counters.steered, bytes);
         counters.new_flows += u64::from(is_new);
     }
 }
 
-/// Counts a packet that an ISP's device received. What goes on without an internet behind the gateway does not count:
-/// ARP, neighbour discovery, broadcasts of the segment.
+/// Counts a packet that an ISP's device received.
 #[inline(always)]
-pub(crate) fn received(context: &TcContext) {
-    let skb = Skb(context);
-    if skb.kind() == PACKET_HOST
-        && let Some(device) = device_of(&skb)
-        && is_traffic(&skb, link_layer(device))
-        && let Some(counters) = counters(u32::from(device.isp))
-    {
-        add(&mut counters.rx, context.len());
+pub(crate) fn received(isp: u8, bytes: u32) {
+    if let Some(counters) = counters(isp) {
+        add(&mut counters.rx, bytes);
     }
 }
 
 /// Counts a packet that an ISP's device is about to send.
 #[inline(always)]
-pub(crate) fn sent(context: &TcContext) {
-    if let Some(device) = device_of(&Skb(context))
-        && let Some(counters) = counters(u32::from(device.isp))
-    {
-        add(&mut counters.tx, context.len());
+pub(crate) fn sent(isp: u8, bytes: u32) {
+    if let Some(counters) = counters(isp) {
+        add(&mut counters.tx, bytes);
+    }
+}
+
+/// Counts a packet that went the fast path, from an ISP or to one.
+#[inline(always)]
+pub(crate) fn forwarded(isp: u8, from_isp: bool, bytes: u32) {
+    if let Some(counters) = counters(isp) {
+        add(if from_isp { &mut counters.fast_rx } else { &mut counters.fast_tx }, bytes);
     }
 }
 
 #[inline(always)]
-fn counters(isp: u32) -> Option<&'static mut IspCounters> {
+fn counters(isp: u8) -> Option<&'static mut IspCounters> {
     // SAFETY: as in `verdict`.
-    COUNTERS.get_ptr_mut(isp).map(|counters| unsafe { &mut *counters })
+    COUNTERS.get_ptr_mut(u32::from(isp)).map(|counters| unsafe { &mut *counters })
 }
 
 #[inline(always)]

@@ -4,43 +4,82 @@
 #[cfg(target_arch = "bpf")]
 mod count;
 #[cfg(target_arch = "bpf")]
+mod fast;
+#[cfg(target_arch = "bpf")]
+mod ingress;
+#[cfg(target_arch = "bpf")]
+mod learn;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod skb;
 #[cfg(target_arch = "bpf")]
 mod steer;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 #[cfg(target_arch = "bpf")]
 #[expect(clippy::needless_pass_by_value, reason = "the macro hands the context over by value")]
 mod entry {
-    use aya_ebpf::macros::classifier;
-    use aya_ebpf::programs::TcContext;
+    use aya_ebpf::bindings::TC_ACT_REDIRECT;
+    use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+    use aya_ebpf::macros::{classifier, xdp};
+    use aya_ebpf::programs::{TcContext, XdpContext};
 
-    use crate::{count, steer};
+    use crate::skb::{ETHERNET, IP};
+    use crate::{ingress, learn, xdp};
 
-    /// Lets the programs after ours run, in tcx (`TCX_NEXT`) as in clsact (`TC_ACT_UNSPEC`). We never end the
-    /// chain and never drop.
+    /// Lets the programs after ours run, in tcx (`TCX_NEXT`) as in clsact (`TC_ACT_UNSPEC`). We never drop, and end the
+    /// chain only for what we forward.
     const NEXT: i32 = -1;
 
-    /// Packets from a LAN: steers.
+    /// Packets from a LAN: forwards or steers.
     #[classifier]
     pub(crate) fn lan_ingress(context: TcContext) -> i32 {
-        steer::steer(&context);
-        NEXT
+        verdict(ingress::from_lan::<ETHERNET>(&context))
     }
 
-    /// Packets from an ISP: counts.
+    /// The same where packets begin with IP.
+    #[classifier]
+    pub(crate) fn lan_ingress_ip(context: TcContext) -> i32 {
+        verdict(ingress::from_lan::<IP>(&context))
+    }
+
+    /// Packets from an ISP: forwards or counts.
     #[classifier]
     pub(crate) fn isp_ingress(context: TcContext) -> i32 {
-        count::received(&context);
+        verdict(ingress::from_isp::<ETHERNET>(&context))
+    }
+
+    /// The same where packets begin with IP.
+    #[classifier]
+    pub(crate) fn isp_ingress_ip(context: TcContext) -> i32 {
+        verdict(ingress::from_isp::<IP>(&context))
+    }
+
+    /// Packets to a LAN or an ISP: counts, and learns.
+    #[classifier]
+    pub(crate) fn egress(context: TcContext) -> i32 {
+        learn::egress::<ETHERNET>(&context);
         NEXT
     }
 
-    /// Packets to an ISP: counts.
+    /// The same where packets begin with IP.
     #[classifier]
-    pub(crate) fn isp_egress(context: TcContext) -> i32 {
-        count::sent(&context);
+    pub(crate) fn egress_ip(context: TcContext) -> i32 {
+        learn::egress::<IP>(&context);
         NEXT
+    }
+
+    /// Packets from a LAN or an ISP, before the kernel has them: forwards.
+    #[xdp]
+    pub(crate) fn fast_xdp(context: XdpContext) -> u32 {
+        if xdp::forward(&context) { XDP_REDIRECT } else { XDP_PASS }
+    }
+
+    #[inline(always)]
+    const fn verdict(forwarded: bool) -> i32 {
+        if forwarded { TC_ACT_REDIRECT } else { NEXT }
     }
 
     #[panic_handler]

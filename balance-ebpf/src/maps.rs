@@ -2,10 +2,11 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
+use balance_common::fast::{Entry, Ip, Key, Snapshot, V4, V6};
 use balance_common::layout::{
-    BUCKET_COPIES, BucketTable, Count, Device, ISP_ENTRIES, IspCounters, IspEntry, LocalKey, Settings,
-    Verdict,
+    BUCKET_COPIES, BucketTable, Confirmations, Count, Device, ISP_ENTRIES, IspCounters, IspEntry, LocalKey,
+    PATHS as PATH_ENTRIES, Path, SNAPSHOTS, Seen, Settings, Verdict,
 };
 
 /// What holds for the whole instance.
@@ -40,7 +41,57 @@ pub(crate) static COUNTERS: PerCpuArray<IspCounters> = PerCpuArray::pinned(ISP_E
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<Count> = PerCpuArray::pinned(Verdict::COUNT, 0);
 
-/// The flows steered lately, by hash, to tell new ones from known ones; with the generation of the local prefixes
-/// under which they were found not to be for one. An LRU evicts before it is full.
+/// Flows of late, by hash, to tell new ones from known ones, and which of them are worth learning. An LRU evicts before it
+/// is full.
 #[map]
-pub(crate) static SEEN: LruHashMap<u64, u32> = LruHashMap::pinned(131_072, 0);
+pub(crate) static SEEN: LruHashMap<u64, Seen> = LruHashMap::pinned(131_072, 0);
+
+/// The flow cache for IPv4; its size comes from the config.
+#[map]
+pub(crate) static FLOWS_V4: LruHashMap<Key<V4>, Entry<V4>> = LruHashMap::pinned(1024, 0);
+
+/// The same for IPv6.
+#[map]
+pub(crate) static FLOWS_V6: LruHashMap<Key<V6>, Entry<V6>> = LruHashMap::pinned(1024, 0);
+
+/// Packets on their way through the kernel, by token. A CPU takes a packet in and sends it on, so each has its own.
+#[map]
+pub(crate) static SNAPSHOTS_V4: PerCpuArray<Snapshot<V4>> = PerCpuArray::pinned(SNAPSHOTS, 0);
+
+/// The same for IPv6.
+#[map]
+pub(crate) static SNAPSHOTS_V6: PerCpuArray<Snapshot<V6>> = PerCpuArray::pinned(SNAPSHOTS, 0);
+
+/// Which entries of the flow cache hold, by ISP and family.
+#[map]
+pub(crate) static PATHS: Array<Path> = Array::pinned(PATH_ENTRIES, 0);
+
+/// How many entries were sent to be confirmed lately.
+#[map]
+pub(crate) static CONFIRMATIONS: PerCpuArray<Confirmations> = PerCpuArray::pinned(1, 0);
+
+/// The devices to which XDP may redirect, by their index.
+#[map]
+pub(crate) static XDP_TARGETS: DevMapHash = DevMapHash::pinned(256, 0);
+
+/// A family that has maps of its own.
+pub(crate) trait Cached: Ip + 'static {
+    /// The flow cache.
+    const FLOWS: &LruHashMap<Key<Self>, Entry<Self>>;
+    /// Packets on their way.
+    const SNAPSHOTS: &PerCpuArray<Snapshot<Self>>;
+    /// The length of the IP header.
+    const HEADER: usize;
+}
+
+impl Cached for V4 {
+    const FLOWS: &LruHashMap<Key<Self>, Entry<Self>> = &FLOWS_V4;
+    const SNAPSHOTS: &PerCpuArray<Snapshot<Self>> = &SNAPSHOTS_V4;
+    const HEADER: usize = 20;
+}
+
+impl Cached for V6 {
+    const FLOWS: &LruHashMap<Key<Self>, Entry<Self>> = &FLOWS_V6;
+    const SNAPSHOTS: &PerCpuArray<Snapshot<Self>> = &SNAPSHOTS_V6;
+    const HEADER: usize = 40;
+}

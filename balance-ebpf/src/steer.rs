@@ -1,49 +1,58 @@
 //! Choosing the ISP of a packet from a LAN and stamping its mark.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::programs::TcContext;
-use balance_common::layout::{Verdict, bucket_copy};
-use balance_common::packet::{NoFlow, flow_of};
+use balance_common::layout::{Device, Seen, Settings, Verdict, bucket_copy};
+use balance_common::packet::NoFlow;
 use balance_common::{Flow, IspId, MarkMask, bucket_of};
 
 use crate::count;
 use crate::maps::{ACTIVE, BUCKETS, LOCAL, SEEN, SETTINGS};
-use crate::skb::{Skb, device_of, link_layer};
+use crate::skb::Skb;
 
-/// Stamps the packet with the mark of its flow's ISP, or leaves it alone, and counts which.
+/// Stamps the packet of this flow with the mark of the flow's ISP, or leaves it alone, and counts which. The flow's hash,
+/// if there is a flow.
 #[inline(always)]
-pub(crate) fn steer(context: &TcContext) {
-    let skb = Skb(context);
-    let verdict = match decide(&skb) {
-        Ok(verdict) | Err(verdict) => verdict,
+pub(crate) fn steer(skb: &Skb<'_>, device: Option<&Device>, flow: Result<Flow, NoFlow>) -> Option<u64> {
+    let (verdict, hash) = match (device, flow, SETTINGS.get(0)) {
+        (Some(_), Ok(flow), Some(settings)) => {
+            let hash = flow.hash(settings.seed);
+            (decide(skb, settings, &flow, hash).unwrap_or(Verdict::NoIsp), Some(hash))
+        }
+        (Some(_), Err(NoFlow::NotIp), _) => (Verdict::NotIp, None),
+        (Some(_), Err(NoFlow::Unparsable), _) => (Verdict::Unparsable, None),
+        (None, ..) | (.., None) => (Verdict::NoIsp, None),
     };
-    count::verdict(verdict, context.len());
+    count::verdict(verdict, skb.0.len());
+    hash
 }
 
+/// None if no ISP can take it.
 #[inline(always)]
-fn decide(skb: &Skb<'_>) -> Result<Verdict, Verdict> {
-    let device = device_of(skb).ok_or(Verdict::NoIsp)?;
-    let flow = flow_of(skb, link_layer(device)).map_err(|reason| match reason {
-        NoFlow::NotIp => Verdict::NotIp,
-        NoFlow::Unparsable => Verdict::Unparsable,
-    })?;
-    let settings = SETTINGS.get(0).ok_or(Verdict::NoIsp)?;
-    let hash = flow.hash(settings.seed);
-    let seen = seen(hash);
+fn decide(skb: &Skb<'_>, settings: &Settings, flow: &Flow, hash: u64) -> Option<Verdict> {
+    let seen = SEEN.get_ptr_mut(hash);
+    // SAFETY: the fields of an entry are words that do not depend on each other.
+    let generation = seen.map(|seen| unsafe { (*seen).generation });
+    let is_known = generation == Some(settings.generation);
     // To look up a prefix costs as much as all the rest. What the flow's last packet has found holds until a prefix
     // changes.
-    if seen != Some(settings.generation) && is_local(&flow) {
-        return Err(Verdict::Local);
+    if !is_known && is_local(flow) {
+        return Some(Verdict::Local);
     }
-    let isp = select(&flow, hash).ok_or(Verdict::NoIsp)?;
-    let mask = MarkMask::new(settings.mark_mask).ok_or(Verdict::NoIsp)?;
+    let isp = select(flow, hash)?;
+    let mask = MarkMask::new(settings.mark_mask)?;
     skb.set_mark(mask.stamp(skb.mark(), isp));
-    if seen != Some(settings.generation) {
-        // Failing costs nothing but time, and an exact count of new flows.
-        let _ = SEEN.insert(hash, settings.generation, 0);
+    match seen {
+        // SAFETY: as above.
+        Some(seen) if !is_known => unsafe { (*seen).generation = settings.generation },
+        Some(_) => {}
+        None => {
+            let seen = Seen { generation: settings.generation, ..Seen::default() };
+            // Failing costs nothing but time, and an exact count of new flows.
+            let _ = SEEN.insert(hash, seen, 0);
+        }
     }
-    count::steered(isp, skb.0.len(), seen.is_none());
-    Ok(Verdict::Steered)
+    count::steered(isp, skb.0.len(), generation.is_none());
+    Some(Verdict::Steered)
 }
 
 #[inline(always)]
@@ -56,11 +65,4 @@ fn select(flow: &Flow, hash: u64) -> Option<IspId> {
     let copy = *ACTIVE.get(flow.family as u32)?;
     let table = BUCKETS.get(bucket_copy(flow.family, copy))?;
     IspId::new(*table.get(bucket_of(hash))?)
-}
-
-/// When a flow was seen last, by the generation of the local prefixes, if it was lately.
-#[inline(always)]
-fn seen(hash: u64) -> Option<u32> {
-    // SAFETY: it is a word, which is written as a whole.
-    unsafe { SEEN.get(hash) }.copied()
 }

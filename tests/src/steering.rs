@@ -63,8 +63,11 @@ impl Steering {
             Ok(EbpfLoader::new().default_map_pin_directory(&folder).load(OBJECT)?)
         })?;
         for (name, program) in programs.programs_mut() {
-            let classifier: &mut SchedClassifier = program.try_into()?;
-            classifier.load().with_context(|| format!("the kernel refuses {name}"))?;
+            let loaded = match program {
+                aya::programs::Program::Xdp(program) => program.load(),
+                program => <&mut SchedClassifier>::try_from(program)?.load(),
+            };
+            loaded.with_context(|| format!("the kernel refuses {name}"))?;
         }
         Ok(Self { host, programs })
     }
@@ -89,7 +92,7 @@ impl Steering {
     /// # Errors
     /// When the map cannot be written.
     pub fn set_settings(&mut self, seed: u64, mark_mask: u32) -> anyhow::Result<()> {
-        let settings = Settings { seed, mark_mask, ..Settings::default() };
+        let settings = Settings { seed, mark_mask, generation: 1, ..Settings::default() };
         self.array::<Settings>("SETTINGS")?.set(0, settings, 0).context("SETTINGS")
     }
 
@@ -98,7 +101,8 @@ impl Steering {
     /// # Errors
     /// When the map cannot be written.
     pub fn set_device(&mut self, link_layer: LinkLayer, isp: u8) -> anyhow::Result<()> {
-        let device = Device { isp, ethernet: u8::from(link_layer == LinkLayer::Ethernet) };
+        let ethernet = u8::from(link_layer == LinkLayer::Ethernet);
+        let device = Device { isp, ethernet, ..Device::default() };
         let map = self.programs.map_mut("DEVICES").context("no map DEVICES")?;
         HashMap::<_, u32, Device>::try_from(map)?.insert(LOOPBACK, device, 0).context("DEVICES")
     }

@@ -291,7 +291,7 @@ impl Foreign {
             let index = nix::net::if_::if_nametoindex("lan0").unwrap();
             let mut devices: HashMap<_, u32, Device> =
                 programs.take_map("DEVICES").unwrap().try_into().unwrap();
-            devices.insert(index, Device { isp: 9, ethernet: 1 }, 0).unwrap();
+            devices.insert(index, Device { isp: 9, ethernet: 1, ..Device::default() }, 0).unwrap();
             let counters = programs.take_map("COUNTERS").unwrap().try_into().unwrap();
             let program: &mut SchedClassifier =
                 programs.program_mut("isp_ingress").unwrap().try_into().unwrap();

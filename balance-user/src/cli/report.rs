@@ -68,6 +68,10 @@ pub struct Isp {
     pub rx_packets: Option<u64>,
     /// Bytes received by it.
     pub rx_bytes: Option<u64>,
+    /// Packets of these that went the fast path, past the kernel's.
+    pub fast_packets: Option<u64>,
+    /// Packets that went through the kernel.
+    pub slow_packets: Option<u64>,
     /// Since when it has been in this state; RFC 3339 in UTC, to the second.
     #[serde(with = "rfc3339")]
     pub since: Option<SystemTime>,
@@ -189,6 +193,8 @@ mod samples {
             tx_bytes: None,
             rx_packets: None,
             rx_bytes: None,
+            fast_packets: None,
+            slow_packets: None,
             since: None,
             reason: None,
         }

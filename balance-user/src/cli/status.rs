@@ -72,6 +72,7 @@ fn isp(
     quality: Quality,
 ) -> anyhow::Result<Isp> {
     let counters = maps.counters(id)?;
+    let (tx, rx) = (counters.all_tx(), counters.all_rx());
     Ok(Isp {
         name: entry.name(),
         device: entry.device(),
@@ -94,10 +95,12 @@ fn isp(
         jitter_ms: quality.jitter_ms,
         loss_percent: quality.loss_percent,
         flows: flows.map(|flows| flows.get(&id).copied().unwrap_or(0)),
-        tx_packets: Some(counters.tx.packets),
-        tx_bytes: Some(counters.tx.bytes),
-        rx_packets: Some(counters.rx.packets),
-        rx_bytes: Some(counters.rx.bytes),
+        tx_packets: Some(tx.packets),
+        tx_bytes: Some(tx.bytes),
+        rx_packets: Some(rx.packets),
+        rx_bytes: Some(rx.bytes),
+        fast_packets: Some(counters.fast_tx.and(counters.fast_rx).packets),
+        slow_packets: Some(counters.tx.and(counters.rx).packets),
         since: (entry.since != 0).then(|| UNIX_EPOCH + Duration::from_millis(entry.since)),
         reason: quality.reason,
     })

@@ -200,7 +200,7 @@ impl Isp {
     }
 
     /// Does it work, whatever the operator wants? A family without targets of its own goes by the other's.
-    fn works(&self, family: Family) -> bool {
+    pub(super) fn works(&self, family: Family) -> bool {
         self.path(family).next_hop.is_ok() && self.path(self.judge(family)).health.state().is_usable()
     }
 

@@ -36,6 +36,8 @@ pub struct MapPlan {
     pub local: BTreeSet<IpNet>,
     /// What the devices are to us, by index.
     pub devices: BTreeMap<u32, Device>,
+    /// Where flows may be learned for the fast path: indices in `PATHS`.
+    pub learn: BTreeSet<u8>,
 }
 
 /// What a device is to us.
@@ -56,6 +58,8 @@ pub struct Attachment {
     pub device: String,
     /// Which programs.
     pub role: Role,
+    /// Its packets begin with an Ethernet header.
+    pub ethernet: bool,
 }
 
 /// How the probes of a path leave.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use balance_common::layout::{Device, IspEntry, IspState, Settings};
+use balance_common::layout::{Device, IspEntry, IspState, Settings, path_index};
 use balance_common::{Family, IspId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -12,6 +12,7 @@ use super::isp::{Isp, targets};
 use super::path::is_link_local;
 use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector};
 use super::{Core, select};
+use crate::config::Acceleration;
 use crate::nat::{NatIsp, nft_table};
 use crate::sysctl::{self, SysctlFacts};
 
@@ -130,6 +131,7 @@ fn maps(core: &Core) -> MapPlan {
         table: core.config.routing.table,
         priority: core.config.routing.priority,
         generation: 0,
+        lease: u64::try_from(core.config.fast_path.lease.as_nanos()).unwrap_or(u64::MAX),
     };
     MapPlan {
         settings,
@@ -137,7 +139,20 @@ fn maps(core: &Core) -> MapPlan {
         tables: Family::ALL.map(|family| (family, select::table(core, family).bytes())).into(),
         local: local_prefixes(core),
         devices: devices(core),
+        learn: learn(core),
     }
+}
+
+/// Where flows may be learned: between LANs, and on what works. An ISP that is being drained works.
+fn learn(core: &Core) -> BTreeSet<u8> {
+    if core.config.acceleration == Acceleration::Off {
+        return BTreeSet::new();
+    }
+    let paths = core.isps.values().flat_map(|isp| {
+        let working = Family::ALL.into_iter().filter(|&family| isp.works(family) || isp.is_usable(family));
+        working.map(|family| path_index(isp.id.get(), family))
+    });
+    Family::ALL.map(|family| path_index(0, family)).into_iter().chain(paths).collect()
 }
 
 fn entry(core: &Core, isp: &Isp) -> IspEntry {
@@ -231,7 +246,9 @@ fn roles(core: &Core) -> impl Iterator<Item = (&super::network::Link, Option<Isp
 fn devices(core: &Core) -> BTreeMap<u32, Device> {
     roles(core)
         .map(|(link, isp)| {
-            (link.index, Device { isp: isp.map_or(0, IspId::get), ethernet: u8::from(link.ethernet) })
+            let isp = isp.map_or(0, IspId::get);
+            let fast = u8::from(core.config.acceleration != Acceleration::Off);
+            (link.index, Device { isp, ethernet: u8::from(link.ethernet), fast, padding: 0 })
         })
         .collect()
 }
@@ -242,6 +259,7 @@ fn attachments(core: &Core) -> BTreeSet<Attachment> {
             index: link.index,
             device: link.name.clone(),
             role: if isp.is_some() { Role::Isp } else { Role::Lan },
+            ethernet: link.ethernet,
         })
         .collect()
 }

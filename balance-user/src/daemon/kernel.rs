@@ -108,7 +108,7 @@ impl Kernel {
             .keys()
             .filter_map(|&isp| {
                 let counters = self.maps.counters(isp).ok()?;
-                Some((isp, Traffic { tx: counters.tx.packets, rx: counters.rx.packets }))
+                Some((isp, Traffic { tx: counters.all_tx().packets, rx: counters.all_rx().packets }))
             })
             .collect()
     }

@@ -33,15 +33,21 @@ pub(super) struct Hook {
 }
 
 const LAN_INGRESS: Hook = Hook { program: "lan_ingress", direction: TcAttachType::Ingress };
+const LAN_INGRESS_IP: Hook = Hook { program: "lan_ingress_ip", direction: TcAttachType::Ingress };
 const ISP_INGRESS: Hook = Hook { program: "isp_ingress", direction: TcAttachType::Ingress };
-const ISP_EGRESS: Hook = Hook { program: "isp_egress", direction: TcAttachType::Egress };
-pub(super) const HOOKS: [Hook; 3] = [LAN_INGRESS, ISP_INGRESS, ISP_EGRESS];
+const ISP_INGRESS_IP: Hook = Hook { program: "isp_ingress_ip", direction: TcAttachType::Ingress };
+const EGRESS: Hook = Hook { program: "egress", direction: TcAttachType::Egress };
+const EGRESS_IP: Hook = Hook { program: "egress_ip", direction: TcAttachType::Egress };
+pub(super) const HOOKS: [Hook; 6] =
+    [LAN_INGRESS, LAN_INGRESS_IP, ISP_INGRESS, ISP_INGRESS_IP, EGRESS, EGRESS_IP];
 
-impl Role {
-    const fn hooks(self) -> &'static [Hook] {
-        match self {
-            Self::Lan => &[LAN_INGRESS],
-            Self::Isp => &[ISP_INGRESS, ISP_EGRESS],
+impl Attachment {
+    const fn hooks(&self) -> [Hook; 2] {
+        match (self.role, self.ethernet) {
+            (Role::Lan, true) => [LAN_INGRESS, EGRESS],
+            (Role::Lan, false) => [LAN_INGRESS_IP, EGRESS_IP],
+            (Role::Isp, true) => [ISP_INGRESS, EGRESS],
+            (Role::Isp, false) => [ISP_INGRESS_IP, EGRESS_IP],
         }
     }
 }
@@ -84,14 +90,14 @@ impl Datapath {
         let missing: Vec<Attachment> = wanted.difference(&self.attached).cloned().collect();
         for attachment in missing {
             let failed =
-                attachment.role.hooks().iter().find_map(|&hook| self.attach_hook(&attachment, hook).err());
+                attachment.hooks().into_iter().find_map(|hook| self.attach_hook(&attachment, hook).err());
             match failed {
                 Some(error) => errors.push(error),
                 None => drop(self.attached.insert(attachment)),
             }
         }
         for stale in self.attached.difference(wanted).cloned().collect::<Vec<_>>() {
-            Clsact::detach(&stale.device, stale.role.hooks());
+            Clsact::detach(&stale.device, &stale.hooks());
             self.attached.remove(&stale);
         }
         for index in std::mem::take(&mut self.left) {
@@ -125,7 +131,7 @@ impl Datapath {
     fn remove_stale_links(&self, wanted: &BTreeSet<Attachment>) -> Result<(), DatapathError> {
         let keep: BTreeSet<_> = wanted
             .iter()
-            .flat_map(|to| to.role.hooks().iter().map(|hook| self.pins.link(hook.program, to.index)))
+            .flat_map(|to| to.hooks().map(|hook| self.pins.link(hook.program, to.index)))
             .collect();
         let links = self.pins.links();
         for entry in fs::read_dir(&links).map_err(io_error(links))?.flatten() {

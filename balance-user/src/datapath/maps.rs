@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use balance_common::layout::{
-    BucketTable, Count, Device, IspCounters, IspEntry, LocalKey, Settings, Verdict, bucket_copy, local_key,
+    BucketTable, Count, Device, IspCounters, IspEntry, LocalKey, Path, Settings, Verdict, bucket_copy,
+    local_key, path_index,
 };
-use balance_common::{Family, IspId};
+use balance_common::{Family, IspId, MAX_ISPS};
 use ipnet::IpNet;
 
 use super::{DatapathError, Pins};
@@ -23,6 +24,7 @@ pub struct Maps {
     isps: Array<MapData, IspEntry>,
     counters: PerCpuArray<MapData, IspCounters>,
     verdicts: PerCpuArray<MapData, Count>,
+    paths: Array<MapData, Path>,
 }
 
 impl Maps {
@@ -37,6 +39,7 @@ impl Maps {
             isps: open(pins, "ISPS", Map::Array)?,
             counters: open(pins, "COUNTERS", Map::PerCpuArray)?,
             verdicts: open(pins, "VERDICTS", Map::PerCpuArray)?,
+            paths: open(pins, "PATHS", Map::Array)?,
         })
     }
 
@@ -69,9 +72,11 @@ impl Maps {
     pub fn counters(&self, isp: IspId) -> Result<IspCounters, DatapathError> {
         let values = self.counters.get(&u32::from(isp.get()), 0).map_err(map_error("COUNTERS"))?;
         Ok(values.iter().fold(IspCounters::default(), |sum, one| IspCounters {
-            steered: add(sum.steered, one.steered),
-            tx: add(sum.tx, one.tx),
-            rx: add(sum.rx, one.rx),
+            steered: sum.steered.and(one.steered),
+            tx: sum.tx.and(one.tx),
+            rx: sum.rx.and(one.rx),
+            fast_tx: sum.fast_tx.and(one.fast_tx),
+            fast_rx: sum.fast_rx.and(one.fast_rx),
             new_flows: sum.new_flows.wrapping_add(one.new_flows),
         }))
     }
@@ -79,7 +84,7 @@ impl Maps {
     /// What became of the packets from the LANs, summed over the CPUs.
     pub fn verdict(&self, verdict: Verdict) -> Result<Count, DatapathError> {
         let values = self.verdicts.get(&(verdict as u32), 0).map_err(map_error("VERDICTS"))?;
-        Ok(values.iter().fold(Count::default(), |sum, one| add(sum, *one)))
+        Ok(values.iter().fold(Count::default(), |sum, one| sum.and(*one)))
     }
 
     /// Makes the maps hold what the plan says, the tables first: they are what takes new flows off a dead ISP.
@@ -87,13 +92,14 @@ impl Maps {
     pub fn apply(&mut self, plan: &MapPlan) -> Result<(), DatapathError> {
         let before = self.settings()?;
         let seed = if before.seed == 0 { random_seed() } else { before.seed };
-        let settings = Settings { seed, generation: before.generation, ..plan.settings };
+        let settings = Settings { seed, generation: before.generation.max(1), ..plan.settings };
         if settings != before {
             self.settings.set(0, settings, 0).map_err(map_error("SETTINGS"))?;
         }
         for (&family, table) in &plan.tables {
             self.apply_table(family, table)?;
         }
+        self.apply_paths(plan)?;
         self.apply_devices(&plan.devices)?;
         self.apply_isps(&plan.isps)?;
         self.apply_local(&plan.local)
@@ -109,6 +115,34 @@ impl Maps {
         let idle = (active & 1) ^ 1;
         self.buckets.set(bucket_copy(family, idle), table, 0).map_err(map_error("BUCKETS"))?;
         self.active.set(family as u32, idle, 0).map_err(map_error("ACTIVE"))
+    }
+
+    /// Where flows may no longer be learned, or an ISP's device is another one, what was learned is void.
+    fn apply_paths(&mut self, plan: &MapPlan) -> Result<(), DatapathError> {
+        let left = self.isps()?;
+        for isp in 0..=MAX_ISPS {
+            let id = IspId::new(isp);
+            let device = |isps: &BTreeMap<IspId, IspEntry>| {
+                id.and_then(|id| isps.get(&id)).map(|entry| (entry.name, entry.index))
+            };
+            let moved = device(&left) != device(&plan.isps);
+            for family in Family::ALL {
+                let index = path_index(isp, family);
+                let before = self.path(index)?;
+                let learn = plan.learn.contains(&index);
+                let is_void = moved || (before.learn != 0 && !learn);
+                let generation = before.generation.wrapping_add(u32::from(is_void));
+                let after = Path { generation, learn: u32::from(learn) };
+                if after != before {
+                    self.paths.set(u32::from(index), after, 0).map_err(map_error("PATHS"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, index: u8) -> Result<Path, DatapathError> {
+        self.paths.get(&u32::from(index), 0).map_err(map_error("PATHS"))
     }
 
     fn apply_isps(&mut self, plan: &BTreeMap<IspId, IspEntry>) -> Result<(), DatapathError> {
@@ -149,7 +183,8 @@ impl Maps {
             self.local.remove(&Key::new(length, data)).map_err(map_error("LOCAL"))?;
         }
         let settings = self.settings()?;
-        let generation = settings.generation.wrapping_add(1);
+        // Never 0, which is that of no flow.
+        let generation = settings.generation.wrapping_add(1).max(1);
         self.settings.set(0, Settings { generation, ..settings }, 0).map_err(map_error("SETTINGS"))
     }
 
@@ -168,10 +203,6 @@ fn open<T: TryFrom<Map, Error = MapError>>(
 
 fn map_error(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |source| DatapathError::Map { name, source: Box::new(source) }
-}
-
-fn add(a: Count, b: Count) -> Count {
-    Count { packets: a.packets.wrapping_add(b.packets), bytes: a.bytes.wrapping_add(b.bytes) }
 }
 
 /// A seed that nobody outside can guess, so that nobody can choose his ISP; never 0, which says "none yet".

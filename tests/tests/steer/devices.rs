@@ -60,7 +60,7 @@ impl Router {
 
     fn attachment(&self, device: &str, role: Role) -> Attachment {
         let index = self.lab.router().run(|| if_nametoindex(device).unwrap());
-        Attachment { index, device: device.to_owned(), role }
+        Attachment { index, device: device.to_owned(), role, ethernet: true }
     }
 
     /// All flows to ISP 1.
@@ -72,7 +72,8 @@ impl Router {
             isps: BTreeMap::new(),
             tables: Family::ALL.map(|family| (family, table)).into(),
             local: local.iter().map(|prefix| prefix.parse().unwrap()).collect(),
-            devices: BTreeMap::from([(lan, Device { isp: 0, ethernet: 1 })]),
+            learn: BTreeSet::new(),
+            devices: BTreeMap::from([(lan, Device { ethernet: 1, ..Device::default() })]),
         }
     }
 
@@ -135,7 +136,7 @@ impl Foreign {
             let lan = if_nametoindex("lan0").unwrap();
             HashMap::<_, u32, Device>::try_from(ebpf.map_mut("DEVICES").unwrap())
                 .unwrap()
-                .insert(lan, Device { isp: 1, ethernet: 1 }, 0)
+                .insert(lan, Device { isp: 1, ethernet: 1, ..Device::default() }, 0)
                 .unwrap();
             let program: &mut SchedClassifier = ebpf.program_mut("isp_ingress").unwrap().try_into().unwrap();
             program.load().unwrap();

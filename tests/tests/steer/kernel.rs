@@ -71,7 +71,8 @@ impl Kernel {
     }
 
     pub(crate) fn run(&self, program: &str, packet: &[u8], mark: u32) -> anyhow::Result<Outcome> {
-        self.steering.program(program)?.run(packet, mark)
+        let suffix = if self.link_layer == LinkLayer::Ip { "_ip" } else { "" };
+        self.steering.program(&format!("{program}{suffix}"))?.run(packet, mark)
     }
 
     /// What the host expects of a packet: the same parser, hash and tables, put together another way.

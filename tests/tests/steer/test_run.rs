@@ -129,7 +129,7 @@ fn an_unknown_device_or_missing_settings_leave_packets_alone() {
     }
     let steering = balance_lab::Steering::load().unwrap();
     let packet = frame_v4(&Ipv4::new(LAN_V4, FAR_V4).carrying(&Payload::tcp(40_000, 443)));
-    for program in ["lan_ingress", "isp_ingress", "isp_egress"] {
+    for program in ["lan_ingress", "isp_ingress", "egress"] {
         let outcome = steering.program(program).unwrap().run(&packet, FOREIGN).unwrap();
         assert_eq!((outcome.returned, outcome.mark), (TCX_NEXT, FOREIGN), "{program}");
         assert_eq!(outcome.bytes, packet, "{program}");
@@ -146,7 +146,7 @@ fn what_an_isp_sends_and_receives_is_counted_and_nothing_else_happens_to_it() {
     for isp in [IspId::new(2).unwrap(), IspId::new(63).unwrap()] {
         kernel.set_device(LinkLayer::Ethernet, isp.get());
         for Fixture { name, bytes, .. } in fixtures() {
-            for program in ["isp_ingress", "isp_egress"] {
+            for program in ["isp_ingress", "egress"] {
                 let outcome = kernel.run(program, &bytes, FOREIGN).unwrap();
                 assert_eq!((outcome.returned, outcome.mark), (TCX_NEXT, FOREIGN), "{name}");
                 assert_eq!(outcome.bytes, bytes, "{name}");

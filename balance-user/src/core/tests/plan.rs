@@ -192,7 +192,8 @@ fn programs_go_where_the_devices_are() {
     network.link(0).ethernet = false;
     network.plug("eth9", 70);
     let mut world = World::new(config(isps(2)), network);
-    let attachment = |index, device: &str, role| Attachment { index, device: device.to_owned(), role };
+    let attachment =
+        |index, device: &str, role| Attachment { index, device: device.to_owned(), role, ethernet: true };
     let (lan, first) = (attachment(2, "lan0", Role::Lan), attachment(10, "isp0", Role::Isp));
     assert_eq!(world.plan().attachments, BTreeSet::from([lan.clone(), first.clone()]));
     let devices: Vec<_> = world

@@ -1,0 +1,150 @@
+//! Forwarding by the flow cache, in TC. What XDP shares is here too.
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_head, bpf_skb_vlan_pop,
+    bpf_skb_vlan_push,
+};
+use balance_common::Family;
+use balance_common::fast::{Entry, Flags, Headers, Key, Rewrite, Words, rewrite};
+
+use crate::count;
+use crate::maps::{CONFIRMATIONS, Cached, PATHS};
+use crate::skb::{Direct, ETH_P_IP, ETH_P_IPV6, ETHERNET, IP, Skb};
+
+const ETH_P_8021Q: u16 = 0x8100;
+
+/// In [`Entry::vlan`]: there is a tag.
+pub(crate) const TAGGED: u16 = 0x1000;
+
+/// How many entries a CPU may send to the kernel in each window of time to have them confirmed; with more flows than that
+/// leases get longer. 2^22 ns are about 4 ms, which makes 61,000 a second.
+const CONFIRMATIONS_PER_WINDOW: u64 = 256;
+const WINDOW_SHIFT: u32 = 22;
+/// How much longer at most, in nanoseconds: well below the time after which conntrack forgets a silent UDP flow.
+const LONGEST_STRETCH: u64 = 20_000_000_000;
+
+/// Forwards a packet if the flow cache has a valid entry for it. False if not; the packet is as it was then.
+#[inline(always)]
+pub(crate) fn forward<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Headers<A>, key: &Key<A>) -> bool {
+    let Some(length) = skb.length_on_wire(headers) else { return false };
+    let Some(entry) = valid_entry::<A, L3>(&skb.direct(), key, length) else { return false };
+    // Some(false) and None do not happen here: all bytes that get written have been read.
+    send::<A, L3>(skb, headers, entry) == Some(true)
+}
+
+/// The entry by which this packet may be forwarded.
+#[inline(always)]
+pub(crate) fn valid_entry<A: Cached, const L3: usize>(
+    packet: &Direct,
+    key: &Key<A>,
+    length: u16,
+) -> Option<&'static Entry<A>> {
+    let entry = A::FLOWS.get_ptr_mut(key)?;
+    // SAFETY: entries are replaced as a whole, but for the lease, which is a word.
+    let found = unsafe { &*entry };
+    let path = PATHS.get(u32::from(found.path))?;
+    // On a shared segment another router's packets may pass by.
+    let is_ours = L3 == IP || packet.destination_mac()? == found.arrives_at;
+    if path.generation != found.generation || length > found.longest || !is_ours {
+        return None;
+    }
+    // SAFETY: as above.
+    let expires = unsafe { (&raw const (*entry).expires).read_volatile() };
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    if now < expires || (expires != 0 && now - expires < LONGEST_STRETCH && !may_confirm(now)) {
+        return Some(found);
+    }
+    if expires != 0 {
+        // All that follow go to the kernel too, until one is back, or they would overtake this one.
+        // SAFETY: as above.
+        unsafe { (&raw mut (*entry).expires).write_volatile(0) };
+    }
+    None
+}
+
+/// May this CPU have one more entry confirmed now?
+#[inline(always)]
+fn may_confirm(now: u64) -> bool {
+    let Some(confirmations) = CONFIRMATIONS.get_ptr_mut(0) else { return true };
+    // SAFETY: the entry belongs to this CPU.
+    let confirmations = unsafe { &mut *confirmations };
+    let window = now >> WINDOW_SHIFT;
+    if confirmations.window != window {
+        confirmations.window = window;
+        confirmations.count = 0;
+    }
+    confirmations.count += 1;
+    confirmations.count <= CONFIRMATIONS_PER_WINDOW
+}
+
+#[inline(always)]
+fn send<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Headers<A>, entry: &Entry<A>) -> Option<bool> {
+    let bytes = skb.0.len();
+    let wants_ethernet = entry.flags.has(Flags::ETHERNET);
+    let mut packet = skb.direct();
+    let rest = rewrite(&mut packet, headers, entry)?;
+    if L3 == ETHERNET && wants_ethernet {
+        packet.set_macs(entry.ethernet)?;
+    }
+    skb.set_mark(entry.mark);
+    skb.set_priority(entry.priority);
+    skb.set_fast();
+    replace_checksum(skb, &rest, A::FAMILY);
+    let raw = skb.0.skb.skb;
+    if skb.vlan_tag().is_some() {
+        // SAFETY: the context is valid.
+        unsafe { bpf_skb_vlan_pop(raw) };
+    }
+    if L3 == IP && wants_ethernet {
+        add_ethernet(skb, entry)?;
+    }
+    if entry.vlan & TAGGED != 0 {
+        // SAFETY: as above.
+        unsafe { bpf_skb_vlan_push(raw, ETH_P_8021Q.to_be(), entry.vlan & !TAGGED) };
+    }
+    count::forwarded(entry.path >> 1, entry.flags.has(Flags::FROM_ISP), bytes);
+    // SAFETY: the helper takes numbers only.
+    unsafe { bpf_redirect(entry.device, 0) };
+    Some(true)
+}
+
+/// Has the kernel change the transport checksum: only it knows whether that is complete, or still to be computed by the
+/// device that sends the packet.
+#[inline(always)]
+fn replace_checksum(skb: &Skb<'_>, rest: &Rewrite, family: Family) {
+    /// `BPF_F_IPV6` of Linux 6.16: an IPv6 header's addresses are compensated by no other checksum.
+    const BPF_F_IPV6: u64 = 1 << 7;
+    let raw: *mut __sk_buff = skb.0.skb.skb;
+    #[expect(clippy::cast_possible_truncation, reason = "an offset of less than a hundred")]
+    let offset = rest.checksum as u32;
+    let zero_is_none = if rest.is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+    let pseudo = zero_is_none | u64::from(BPF_F_PSEUDO_HDR);
+    if Rewrite::is_needed(rest.change.pseudo_header) {
+        let change = u64::from(rest.change.pseudo_header);
+        let flags = if matches!(family, Family::V6) { pseudo | BPF_F_IPV6 } else { pseudo };
+        // SAFETY: the context is valid.
+        unsafe {
+            if bpf_l4_csum_replace(raw, offset, 0, change, flags) != 0 && flags != pseudo {
+                bpf_l4_csum_replace(raw, offset, 0, change, pseudo);
+            }
+        }
+    }
+    if Rewrite::is_needed(rest.change.header) {
+        // SAFETY: the context is valid.
+        unsafe { bpf_l4_csum_replace(raw, offset, 0, u64::from(rest.change.header), zero_is_none) };
+    }
+}
+
+/// Puts an Ethernet header before a packet that begins with IP.
+#[inline(always)]
+fn add_ethernet<A: Cached>(skb: &Skb<'_>, entry: &Entry<A>) -> Option<()> {
+    const LENGTH: u32 = 14;
+    // SAFETY: the context is valid.
+    unsafe { bpf_skb_change_head(skb.0.skb.skb, LENGTH, 0) };
+    let mut packet = skb.direct();
+    packet.set_macs(entry.ethernet)?;
+    let ether_type = if matches!(A::FAMILY, Family::V4) { ETH_P_IP } else { ETH_P_IPV6 };
+    packet.set(12, ether_type.to_be())
+}

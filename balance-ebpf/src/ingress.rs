@@ -1,0 +1,116 @@
+//! Packets that come in: the fast path where that can be, else what must be done before the kernel sees them.
+
+use aya_ebpf::programs::TcContext;
+use balance_common::Family;
+use balance_common::fast::{Headers, Key, Origin, V4, V6};
+use balance_common::packet::{flow_of, is_traffic};
+
+use crate::fast::forward;
+use crate::maps::{Cached, SETTINGS};
+use crate::skb::{Skb, device_of, link_layer};
+use crate::{count, learn, steer};
+
+/// `PACKET_HOST` of `linux/if_packet.h`: addressed to this machine, as everything is that it receives or forwards.
+const PACKET_HOST: u32 = 0;
+
+/// A packet from a LAN: forwarded (true), or steered.
+#[inline(always)]
+pub(crate) fn from_lan<const L3: usize>(context: &TcContext) -> bool {
+    let skb = Skb(context);
+    let done = match skb.family(L3) {
+        Some(Family::V4) => from_lan_family::<V4, L3>(&skb),
+        Some(Family::V6) => from_lan_family::<V6, L3>(&skb),
+        None => Done::Nothing,
+    };
+    if matches!(done, Done::Nothing) {
+        steer::steer(&skb, device_of(&skb), flow_of(&skb, link_layer(L3)));
+    }
+    matches!(done, Done::Forwarded)
+}
+
+/// A packet from an ISP: forwarded (true), or counted.
+#[inline(always)]
+pub(crate) fn from_isp<const L3: usize>(context: &TcContext) -> bool {
+    let skb = Skb(context);
+    let done = match skb.family(L3) {
+        Some(Family::V4) => from_isp_family::<V4, L3>(&skb),
+        Some(Family::V6) => from_isp_family::<V6, L3>(&skb),
+        None => Done::Nothing,
+    };
+    // What goes on without an internet behind the gateway proves nothing: ARP, neighbour discovery, broadcasts of the
+    // segment.
+    if matches!(done, Done::Nothing)
+        && skb.kind() == PACKET_HOST
+        && is_traffic(&skb, link_layer(L3))
+        && let Some(device) = device_of(&skb)
+    {
+        count::received(device.isp, context.len());
+    }
+    matches!(done, Done::Forwarded)
+}
+
+/// What has been done with a packet.
+#[derive(Clone, Copy)]
+enum Done {
+    /// It has headers that are nothing for the fast path.
+    Nothing,
+    /// It goes on to the kernel, and all is done for that.
+    Prepared,
+    /// It is on its way.
+    Forwarded,
+}
+
+/// Not inlined, like its sibling below: the stack of both families together would be too much for the kernel.
+#[inline(never)]
+fn from_lan_family<A: Cached, const L3: usize>(skb: &Skb<'_>) -> Done {
+    let Some(headers) = skb.headers::<A>(L3, A::HEADER) else { return Done::Nothing };
+    let key = key_of(skb, &headers);
+    if goes_fast::<A, L3>(skb, &headers, key.as_ref()) {
+        return Done::Forwarded;
+    }
+    let device = device_of(skb);
+    let hash = steer::steer(skb, device, Ok(headers.flow()));
+    if let (Some(key), Some(device), Some(hash)) = (key, device, hash) {
+        learn::snapshot::<A, L3>(skb, &headers, key, hash, device);
+    }
+    Done::Prepared
+}
+
+#[inline(never)]
+fn from_isp_family<A: Cached, const L3: usize>(skb: &Skb<'_>) -> Done {
+    let Some(headers) = skb.headers::<A>(L3, A::HEADER) else { return Done::Nothing };
+    let key = key_of(skb, &headers);
+    if goes_fast::<A, L3>(skb, &headers, key.as_ref()) {
+        return Done::Forwarded;
+    }
+    if let Some(device) = device_of(skb) {
+        if skb.kind() == PACKET_HOST {
+            count::received(device.isp, skb.0.len());
+        }
+        if let (Some(key), Some(settings)) = (key, SETTINGS.get(0)) {
+            learn::snapshot::<A, L3>(skb, &headers, key, headers.flow().hash(settings.seed), device);
+        }
+    }
+    Done::Prepared
+}
+
+#[inline(always)]
+fn key_of<A: Cached>(skb: &Skb<'_>, headers: &Headers<A>) -> Option<Key<A>> {
+    let origin = Origin::new(skb.device(), skb.vlan_tag().unwrap_or(0), headers.l4)?;
+    Some(Key::new(headers, origin))
+}
+
+/// Forwards the packet if it may go fast, and there is an entry. One that ends a connection, or begins one anew, ends the
+/// entry.
+#[inline(always)]
+fn goes_fast<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Headers<A>, key: Option<&Key<A>>) -> bool {
+    let Some(key) = key else { return false };
+    if headers.may_go_fast() {
+        return forward::<A, L3>(skb, headers, key);
+    }
+    if headers.ends && A::FLOWS.get_ptr(key).is_some() {
+        // Failing, it was gone already.
+        let _ = A::FLOWS.remove(key);
+    }
+    false
+}

@@ -1,0 +1,177 @@
+//! Learning what the kernel does with a flow's packets: a snapshot where one comes in, the difference where it leaves.
+
+use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_set_hash, bpf_set_hash_invalid};
+use aya_ebpf::programs::TcContext;
+use balance_common::Family;
+use balance_common::fast::{Arrival, Departure, Entry, Headers, Key, Mac, Snapshot, V4, V6, Words, learn};
+use balance_common::layout::{Device, SNAPSHOTS, Seen};
+
+use crate::count;
+use crate::fast::TAGGED;
+use crate::maps::{Cached, PATHS, SEEN, SETTINGS};
+use crate::skb::{ETHERNET, Skb, device_of};
+
+/// Remembers a packet that goes to the kernel, if its flow could be learned from it.
+#[inline(always)]
+pub(crate) fn snapshot<A: Cached, const L3: usize>(
+    skb: &Skb<'_>,
+    headers: &Headers<A>,
+    key: Key<A>,
+    flow: u64,
+    device: &Device,
+) {
+    if device.fast == 0 || !headers.may_go_fast() {
+        return;
+    }
+    let mac = if L3 == ETHERNET { skb.direct().destination_mac() } else { Some(Mac::default()) };
+    let Some(mac) = mac else { return };
+    let arrival = Arrival { mac, isp: device.isp, hash: skb.hash() };
+    let snapshot = Snapshot::new(headers, key, flow, &arrival);
+    if let Some(place) = A::SNAPSHOTS.get_ptr_mut(snapshot.token >> 1 & (SNAPSHOTS - 1)) {
+        // SAFETY: the entry belongs to this CPU.
+        unsafe { *place = snapshot };
+        // SAFETY: the context is valid.
+        unsafe { bpf_set_hash(skb.0.skb.skb, snapshot.token) };
+    }
+}
+
+/// A packet that is about to leave: counted, unless it came by the fast path, and learned from, if it is one that we remember.
+#[inline(always)]
+pub(crate) fn egress<const L3: usize>(context: &TcContext) {
+    let skb = Skb(context);
+    if skb.is_fast() {
+        return;
+    }
+    let Some(device) = device_of(&skb) else { return };
+    if device.isp != 0 {
+        count::sent(device.isp, context.len());
+    }
+    match skb.family(L3) {
+        Some(Family::V4) => learn_from::<V4, L3>(&skb, device),
+        Some(Family::V6) => learn_from::<V6, L3>(&skb, device),
+        None => {}
+    }
+}
+
+#[inline(always)]
+fn learn_from<A: Cached, const L3: usize>(skb: &Skb<'_>, device: &Device) {
+    let token = skb.hash();
+    let Some(place) = A::SNAPSHOTS.get_ptr_mut(token >> 1 & (SNAPSHOTS - 1)) else { return };
+    // SAFETY: the entry belongs to this CPU.
+    let snapshot = unsafe { &mut *place };
+    if token == 0 || snapshot.token != token {
+        return;
+    }
+    snapshot.token = 0;
+    restore_hash(skb, snapshot.hash);
+    if device.fast != 0
+        && let Some(headers) = skb.headers::<A>(L3, A::HEADER)
+    {
+        // None if there is nothing to learn.
+        let _ = store::<A, L3>(skb, &headers, snapshot, device);
+    }
+}
+
+/// Gives the packet the hash that it came with: queues are chosen by it, and packets of the fast path have that one too.
+#[inline(always)]
+fn restore_hash(skb: &Skb<'_>, hash: u32) {
+    // SAFETY: the context is valid.
+    unsafe {
+        if hash == 0 {
+            bpf_set_hash_invalid(skb.0.skb.skb);
+        } else {
+            bpf_set_hash(skb.0.skb.skb, hash);
+        }
+    }
+}
+
+/// Makes an entry of the flow cache, or renews its lease.
+#[inline(always)]
+fn store<A: Cached, const L3: usize>(
+    skb: &Skb<'_>,
+    headers: &Headers<A>,
+    snapshot: &Snapshot<A>,
+    device: &Device,
+) -> Option<()> {
+    let settings = SETTINGS.get(0)?;
+    let length = skb.length_on_wire(headers)?;
+    let mut entry = learn(snapshot, headers, &departure::<L3>(skb, device)?)?;
+    let path = PATHS.get(u32::from(entry.path))?;
+    if path.learn == 0 {
+        return None;
+    }
+    entry.generation = path.generation;
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    entry.expires = now + settings.lease;
+    entry.longest = length;
+    match A::FLOWS.get_ptr_mut(snapshot.key) {
+        // SAFETY: entries are replaced as a whole, but for the lease and the length, which are words.
+        Some(known) if unsafe { (*known).does_the_same(&entry) } => unsafe { renew(known, &entry, now) },
+        Some(_) => A::FLOWS.insert(snapshot.key, entry, 0).ok()?,
+        None if is_eligible(headers, snapshot.flow, settings.seed) => {
+            A::FLOWS.insert(snapshot.key, entry, 0).ok()?;
+        }
+        None => {}
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn departure<const L3: usize>(skb: &Skb<'_>, device: &Device) -> Option<Departure> {
+    let packet = skb.direct();
+    let ethernet = if L3 == ETHERNET { Some([packet.get(0)?, packet.get(4)?, packet.get(8)?]) } else { None };
+    Some(Departure {
+        device: skb.device(),
+        isp: device.isp,
+        ethernet,
+        vlan: skb.vlan_tag().map_or(0, |tag| tag | TAGGED),
+        mark: skb.mark(),
+        priority: skb.priority(),
+    })
+}
+
+/// Renews the lease of an entry. A packet that goes to the kernel because it is longer than those before it, while the lease holds,
+/// proves only that its length passes too.
+///
+/// # Safety
+/// The pointer must be to an entry of the flow cache.
+#[inline(always)]
+unsafe fn renew<A>(known: *mut Entry<A>, confirmed: &Entry<A>, now: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (expires, longest) = (&raw mut (*known).expires, &raw mut (*known).longest);
+        if now < expires.read_volatile() {
+            if longest.read_volatile() < confirmed.longest {
+                longest.write_volatile(confirmed.longest);
+            }
+        } else {
+            longest.write_volatile(confirmed.longest);
+            expires.write_volatile(confirmed.expires);
+        }
+    }
+}
+
+/// Is a flow that is not in the cache worth learning? It was answered, or is an answer, or has persisted. So floods and scans
+/// never fill the cache.
+#[inline(always)]
+fn is_eligible<A: Cached>(after: &Headers<A>, flow: u64, seed: u64) -> bool {
+    let opposite = after.flow().reversed().hash(seed);
+    if let Some(opposite) = SEEN.get_ptr_mut(opposite) {
+        // SAFETY: the fields of an entry are words that do not depend on each other.
+        unsafe { (*opposite).answered = 1 };
+        return true;
+    }
+    match SEEN.get_ptr_mut(flow) {
+        // SAFETY: as above.
+        Some(known) => unsafe {
+            (*known).packets = (*known).packets.saturating_add(1);
+            (*known).answered != 0 || (*known).packets >= Seen::PERSISTENT
+        },
+        None => {
+            // Failing, it is learned later.
+            let _ = SEEN.insert(flow, Seen { packets: 1, ..Seen::default() }, 0);
+            false
+        }
+    }
+}
