@@ -37,6 +37,17 @@ const ISP_INGRESS: Hook = Hook { program: "isp_ingress", direction: TcAttachType
 const ISP_EGRESS: Hook = Hook { program: "isp_egress", direction: TcAttachType::Egress };
 pub(super) const HOOKS: [Hook; 3] = [LAN_INGRESS, ISP_INGRESS, ISP_EGRESS];
 
+/// The maps that have room for as many flows as the config says.
+const FLOW_MAPS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
+
+/// How many entries hold so many flows: an LRU evicts before it is full.
+const fn flow_entries(flows: u32) -> u32 {
+    match flows.saturating_mul(2).checked_next_power_of_two() {
+        Some(entries) => entries,
+        None => 1 << 31,
+    }
+}
+
 impl Role {
     const fn hooks(self) -> &'static [Hook] {
         match self {
@@ -49,11 +60,16 @@ impl Role {
 impl Datapath {
     /// Loads the programs, with the instance's pinned maps where there are some. Attaching them will have links and
     /// filters that an earlier daemon left behind run these programs from then on; no packet goes by without one.
-    /// `clsact` is the file that remembers which devices had no clsact qdisc before us.
-    pub fn load(pins: Pins, attach: Attach, clsact: PathBuf) -> Result<Self, DatapathError> {
-        pins.prepare()?;
-        let mut programs =
-            EbpfLoader::new().default_map_pin_directory(pins.folder()).load(OBJECT).map_err(Box::new)?;
+    /// `clsact` is the file that remembers which devices had no clsact qdisc before us; `flows` is the number of flows
+    /// of each family that the fast path shall have room for.
+    pub fn load(pins: Pins, attach: Attach, clsact: PathBuf, flows: u32) -> Result<Self, DatapathError> {
+        let sizes = FLOW_MAPS.map(|name| (name, flow_entries(flows)));
+        pins.prepare(&sizes)?;
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, entries);
+        }
+        let mut programs = loader.default_map_pin_directory(pins.folder()).load(OBJECT).map_err(Box::new)?;
         for hook in HOOKS {
             let classifier = classifier(&mut programs, hook.program)?;
             classifier.load().map_err(program_error(hook.program))?;

@@ -4,6 +4,7 @@ mod attach;
 mod clsact;
 mod maps;
 mod pins;
+mod shape;
 
 pub use attach::Datapath;
 pub use clsact::detach;
