@@ -8,6 +8,7 @@ mod shape;
 
 pub use attach::Datapath;
 pub use clsact::detach;
+pub(crate) use clsact::is_our_filter;
 pub use maps::Maps;
 pub use pins::{Pins, instances};
 

@@ -1,11 +1,13 @@
 //! Where maps and links are pinned, so that they outlive the daemon.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::util::nr_cpus;
 use aya_obj::maps::PinningType;
 use balance_common::layout::ABI;
@@ -82,6 +84,14 @@ impl Pins {
     #[must_use]
     pub fn link(&self, program: &str, index: u32) -> PathBuf {
         self.links().join(format!("{program}-{index}"))
+    }
+
+    /// The ids of the programs that run by pinned links.
+    #[must_use]
+    pub fn programs(&self) -> BTreeSet<u32> {
+        let links = entries(&self.links()).unwrap_or_default().into_iter();
+        let program = |pin| FdLink::from(PinnedLink::from_pin(pin).ok()?).info().ok();
+        links.filter_map(program).map(|link| link.program_id()).collect()
     }
 
     /// Removes everything of this instance, and the folders above it that are then empty.
