@@ -10,7 +10,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
 
 use super::clsact::Clsact;
-use super::{DatapathError, Maps, OBJECT, Pins, io_error};
+use super::{DatapathError, Maps, OBJECT, Pins, io_error, xdp};
 use crate::config::Attach;
 use crate::core::plan::{Attachment, Role};
 
@@ -137,7 +137,8 @@ impl Datapath {
         })
     }
 
-    /// Links of devices that are gone or no longer ours; removing the pin detaches.
+    /// Links of devices that are gone or no longer ours, but for those of XDP, which are not made here; removing the pin
+    /// detaches.
     fn remove_stale_links(&self, wanted: &BTreeSet<Attachment>) -> Result<(), DatapathError> {
         let keep: BTreeSet<_> = wanted
             .iter()
@@ -146,7 +147,7 @@ impl Datapath {
         let links = self.pins.links();
         for entry in fs::read_dir(&links).map_err(io_error(links))?.flatten() {
             let path = entry.path();
-            if !keep.contains(&path) {
+            if !keep.contains(&path) && !xdp::is_xdp(&path) {
                 fs::remove_file(&path).map_err(io_error(path))?;
             }
         }
@@ -195,7 +196,7 @@ fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> Datapath
     move |source| DatapathError::Program { program, source: Box::new(source) }
 }
 
-fn link_error(error: LinkError) -> ProgramError {
+pub(super) fn link_error(error: LinkError) -> ProgramError {
     ProgramError::IOError(std::io::Error::other(error))
 }
 

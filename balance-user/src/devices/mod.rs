@@ -21,7 +21,7 @@ pub struct Facts {
     /// What kind of virtual device it is, such as `veth`, `tun` or `bridge`; none for hardware.
     pub kind: Option<String>,
     /// What its driver can do for XDP now, bits `NETDEV_XDP_ACT_*`; none where the kernel cannot tell. Many drivers
-    /// take redirected packets only once they have an XDP program themselves.
+    /// take packets from XDP only once they have an XDP program themselves, and a veth once its other end has one.
     pub xdp_features: Option<u64>,
     /// The kinds of the qdiscs that its packets leave through.
     pub qdiscs: BTreeSet<String>,
