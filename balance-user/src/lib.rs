@@ -11,6 +11,7 @@ pub mod control;
 pub mod core;
 pub mod daemon;
 pub mod datapath;
+pub mod devices;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;

@@ -18,10 +18,16 @@ fn flows_that_were_answered_go_fast() {
             let mut flows = open_flows(lab.lan(), 2500, transport, family).unwrap();
             for round in 0..10 {
                 let answers = flows.ask(Duration::from_secs(3));
-                for (n, a) in answers.iter().enumerate() { if let Err(e) = a { println!("{transport:?} {family:?} round {round} flow {n}: {e}"); } }
+                for (n, a) in answers.iter().enumerate() {
+                    if let Err(e) = a {
+                        println!("{transport:?} {family:?} round {round} flow {n}: {e}");
+                    }
+                }
             }
             let s = lab.status().unwrap();
-            for i in s["isps"].as_array().unwrap() { println!("{} fast {} slow {}", i["name"], i["fast_packets"], i["slow_packets"]); }
+            for i in s["isps"].as_array().unwrap() {
+                println!("{} fast {} slow {}", i["name"], i["fast_packets"], i["slow_packets"]);
+            }
         }
     }
     println!("{}", lab.router().run(|| String::from_utf8(std::process::Command::new("sh").arg("-c").arg("cat /proc/net/stat/nf_conntrack; sysctl net.netfilter.nf_conntrack_tcp_be_liberal; ip -s link show lan0; nstat -az 2>/dev/null| grep -i -E 'drop|err|discard' ").output().unwrap().stdout).unwrap()));

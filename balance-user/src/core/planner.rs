@@ -69,13 +69,11 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
         core.isps.values().map(|isp| NatIsp { id: isp.id, device: isp.config.device.clone() }).collect();
     let isp_devices: Vec<&str> = core.isps.values().map(|isp| isp.config.device.as_str()).collect();
     let lan_devices: Vec<&str> = core.config.lans.iter().map(|lan| lan.device.as_str()).collect();
-    KernelPlan {
-        routes,
-        rules,
-        nft: nft_table(&name, core.mask.bits(), &isps),
-        sysctls: sysctl::plan(&isp_devices, &lan_devices, facts),
-        table_names,
+    let mut sysctls = sysctl::plan(&isp_devices, &lan_devices, facts);
+    if core.config.acceleration != Acceleration::Off {
+        sysctls.push(sysctl::liberal_conntrack());
     }
+    KernelPlan { routes, rules, nft: nft_table(&name, core.mask.bits(), &isps), sysctls, table_names }
 }
 
 fn table_of(core: &Core, isp: IspId) -> u32 {

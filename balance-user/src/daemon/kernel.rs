@@ -46,7 +46,8 @@ impl Kernel {
         config: &Config,
         outcomes: mpsc::Sender<Outcome>,
     ) -> anyhow::Result<Self> {
-        let datapath = Datapath::load(Pins::of(instance.name()), config.attach, instance.clsact())?;
+        let (pins, flows) = (Pins::of(instance.name()), config.fast_path.flows);
+        let datapath = Datapath::load(pins, config.attach, instance.clsact(), flows)?;
         let reconciler = Reconciler::new(instance, config.routing)?;
         Ok(Self {
             instance: instance.name().to_owned(),

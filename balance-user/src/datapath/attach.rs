@@ -10,7 +10,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
 
 use super::clsact::Clsact;
-use super::{DatapathError, Maps, OBJECT, Pins, io_error};
+use super::{DatapathError, Maps, OBJECT, Pins, io_error, xdp};
 use crate::config::Attach;
 use crate::core::plan::{Attachment, Role};
 
@@ -41,6 +41,17 @@ const EGRESS_IP: Hook = Hook { program: "egress_ip", direction: TcAttachType::Eg
 pub(super) const HOOKS: [Hook; 6] =
     [LAN_INGRESS, LAN_INGRESS_IP, ISP_INGRESS, ISP_INGRESS_IP, EGRESS, EGRESS_IP];
 
+/// The maps that have room for as many flows as the config says.
+const FLOW_MAPS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
+
+/// How many entries hold so many flows: an LRU evicts before it is full.
+const fn flow_entries(flows: u32) -> u32 {
+    match flows.saturating_mul(2).checked_next_power_of_two() {
+        Some(entries) => entries,
+        None => 1 << 31,
+    }
+}
+
 impl Attachment {
     const fn hooks(&self) -> [Hook; 2] {
         match (self.role, self.ethernet) {
@@ -55,11 +66,16 @@ impl Attachment {
 impl Datapath {
     /// Loads the programs, with the instance's pinned maps where there are some. Attaching them will have links and
     /// filters that an earlier daemon left behind run these programs from then on; no packet goes by without one.
-    /// `clsact` is the file that remembers which devices had no clsact qdisc before us.
-    pub fn load(pins: Pins, attach: Attach, clsact: PathBuf) -> Result<Self, DatapathError> {
-        pins.prepare()?;
-        let mut programs =
-            EbpfLoader::new().default_map_pin_directory(pins.folder()).load(OBJECT).map_err(Box::new)?;
+    /// `clsact` is the file that remembers which devices had no clsact qdisc before us; `flows` is the number of flows
+    /// of each family that the fast path shall have room for.
+    pub fn load(pins: Pins, attach: Attach, clsact: PathBuf, flows: u32) -> Result<Self, DatapathError> {
+        let sizes = FLOW_MAPS.map(|name| (name, flow_entries(flows)));
+        pins.prepare(&sizes)?;
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, entries);
+        }
+        let mut programs = loader.default_map_pin_directory(pins.folder()).load(OBJECT).map_err(Box::new)?;
         for hook in HOOKS {
             let classifier = classifier(&mut programs, hook.program)?;
             classifier.load().map_err(program_error(hook.program))?;
@@ -127,7 +143,8 @@ impl Datapath {
         })
     }
 
-    /// Links of devices that are gone or no longer ours; removing the pin detaches.
+    /// Links of devices that are gone or no longer ours, but for those of XDP, which are not made here; removing the pin
+    /// detaches.
     fn remove_stale_links(&self, wanted: &BTreeSet<Attachment>) -> Result<(), DatapathError> {
         let keep: BTreeSet<_> = wanted
             .iter()
@@ -136,7 +153,7 @@ impl Datapath {
         let links = self.pins.links();
         for entry in fs::read_dir(&links).map_err(io_error(links))?.flatten() {
             let path = entry.path();
-            if !keep.contains(&path) {
+            if !keep.contains(&path) && !xdp::is_xdp(&path) {
                 fs::remove_file(&path).map_err(io_error(path))?;
             }
         }
@@ -185,7 +202,7 @@ fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> Datapath
     move |source| DatapathError::Program { program, source: Box::new(source) }
 }
 
-fn link_error(error: LinkError) -> ProgramError {
+pub(super) fn link_error(error: LinkError) -> ProgramError {
     ProgramError::IOError(std::io::Error::other(error))
 }
 

@@ -13,6 +13,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::attach::{HOOKS, Hook};
 use super::{DatapathError, Maps, Pins, io_error};
+use crate::netlink::device::Filter;
 
 /// Where our filters stand in a chain: early, since a program before us may end the chain.
 const PRIORITY: u16 = 2;
@@ -87,6 +88,11 @@ pub async fn detach(pins: &Pins, clsact: &Path) -> Vec<DatapathError> {
         }
     }
     errors
+}
+
+/// Whether it is a filter of ours, of whatever instance; or what the kernel lists for all of its priority.
+pub(crate) fn is_our_filter(filter: &Filter) -> bool {
+    filter.kind == "bpf" && filter.priority == PRIORITY && [0, u32::from(HANDLE)].contains(&filter.handle)
 }
 
 fn filter(device: &str, hook: Hook) -> io::Result<SchedClassifierLink> {

@@ -4,11 +4,15 @@ mod attach;
 mod clsact;
 mod maps;
 mod pins;
+mod shape;
+mod xdp;
 
 pub use attach::Datapath;
 pub use clsact::detach;
+pub(crate) use clsact::is_our_filter;
 pub use maps::Maps;
 pub use pins::{Pins, instances};
+pub use xdp::XdpLinks;
 
 use std::path::PathBuf;
 
@@ -63,6 +67,9 @@ pub enum DatapathError {
         /// Why.
         source: Box<aya::programs::ProgramError>,
     },
+    /// A device that has an XDP program already; it can have one.
+    #[error("{0} has an XDP program of somebody else")]
+    Occupied(String),
     /// A clsact qdisc of ours could not be removed.
     #[error("cannot remove the clsact qdisc of {device}: {source}")]
     Qdisc {

@@ -10,11 +10,15 @@
 //! [`watch::Watcher`]). Sockets belong to the network namespace of the thread that calls.
 
 pub mod commands;
+pub mod device;
+mod generic;
 pub mod message;
 pub mod routes;
 pub mod rules;
 mod socket;
 pub mod watch;
+
+pub use generic::xdp_features;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

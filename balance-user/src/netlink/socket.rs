@@ -1,10 +1,10 @@
-//! One rtnetlink socket: requests, dumps that stream, and multicast events.
+//! One netlink socket: requests, dumps that stream, and multicast events.
 
 use std::io;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -19,7 +19,7 @@ const BUFFER_LENGTH: usize = 64 * 1024;
 /// `NLMSGERR_ATTR_MSG`: the kernel's own words about an error.
 const EXTENDED_ACK_MESSAGE: u16 = 1;
 
-/// An rtnetlink socket.
+/// A netlink socket; for rtnetlink, if nothing else is said.
 pub(super) struct Socket {
     inner: TokioSocket,
     buffer: Vec<u8>,
@@ -38,7 +38,12 @@ pub(super) enum Dumped {
 impl Socket {
     /// A socket for requests. The kernel checks dump requests strictly, and filters by what they say.
     pub(super) fn open() -> io::Result<Self> {
-        let mut inner = TokioSocket::new(NETLINK_ROUTE)?;
+        Self::open_for(NETLINK_ROUTE)
+    }
+
+    /// The same for another netlink protocol than rtnetlink.
+    pub(super) fn open_for(protocol: isize) -> io::Result<Self> {
+        let mut inner = TokioSocket::new(protocol)?;
         let socket = inner.socket_mut();
         socket.set_netlink_get_strict_chk(true)?;
         socket.set_ext_ack(true)?;
@@ -92,7 +97,7 @@ impl Socket {
     /// memory.
     pub(super) async fn dump(
         &mut self,
-        request: RouteNetlinkMessage,
+        request: impl NetlinkSerializable,
         action: &str,
         mut each: impl FnMut(&Frame<'_>),
     ) -> Result<Dumped, NetlinkError> {
@@ -115,7 +120,7 @@ impl Socket {
     /// Asks for one thing and hands the answer to `look`.
     pub(super) async fn get(
         &mut self,
-        request: RouteNetlinkMessage,
+        request: impl NetlinkSerializable,
         action: &str,
         mut look: impl FnMut(&Frame<'_>),
     ) -> Result<(), NetlinkError> {
@@ -152,7 +157,7 @@ impl Socket {
         }
     }
 
-    async fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<u32> {
+    async fn send(&mut self, request: impl NetlinkSerializable, flags: u16) -> io::Result<u32> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;

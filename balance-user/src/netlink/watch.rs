@@ -244,7 +244,7 @@ fn has_carrier(frame: &Frame<'_>) -> bool {
 }
 
 /// Asks for one device, or for all.
-fn link_request(index: Option<u32>) -> RouteNetlinkMessage {
+pub(super) fn link_request(index: Option<u32>) -> RouteNetlinkMessage {
     let mut links = LinkMessage::default();
     links.header.index = index.unwrap_or_default();
     links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));

@@ -50,7 +50,7 @@ impl Router {
         let wanted = [self.attachment("lan0", Role::Lan), self.attachment(isp, Role::Isp)];
         self.lab.router().run(|| {
             let mut datapath =
-                Datapath::load(Pins::of("main"), attach, PathBuf::from("/run/qdiscs")).unwrap();
+                Datapath::load(Pins::of("main"), attach, PathBuf::from("/run/qdiscs"), 1024).unwrap();
             datapath.maps().unwrap().apply(&Self::plan(&[])).unwrap();
             let errors = datapath.attach(&BTreeSet::from(wanted));
             assert!(errors.is_empty(), "{errors:?}");
