@@ -50,8 +50,8 @@ pub struct Device {
     pub ethernet: u8,
     /// 1 where packets may come in and leave by the fast path.
     pub fast: u8,
-    /// Always 0.
-    pub padding: u8,
+    /// 1 where they come in by XDP then.
+    pub xdp: u8,
 }
 
 /// The value of `PATHS`, by [`path_index`]: an ISP in one family, or, where there is no ISP, traffic between LANs.

@@ -173,7 +173,8 @@ fn the_next_daemon_replaces_the_program_in_place() {
 fn what_is_no_longer_wanted_is_detached_and_nothing_else() {
     let Some(host) = machine() else { return };
     host.run(|| {
-        let lan = Attachment { index: index("eth0"), device: "eth0".to_owned(), role: Role::Lan };
+        let lan =
+            Attachment { index: index("eth0"), device: "eth0".to_owned(), role: Role::Lan, ethernet: true };
         let mut other = Datapath::load(Pins::of("main"), Attach::Auto, "/run/qdiscs".into(), 1024).unwrap();
         let mut attach = || assert!(other.attach(&[lan.clone()].into()).is_empty());
         attach();

@@ -171,12 +171,13 @@ fn maps_of_another_size_than_they_will_be_loaded_with_are_unpinned() {
         drop(Datapath::load(pins(), Attach::Auto, "/run/qdiscs".into(), 1024).unwrap());
         let all = map_ids();
         let size = |name| MapData::from_pin(pins().map(name)).unwrap().info().unwrap().max_entries();
-        let same = [("SEEN", size("SEEN")), ("NO_SUCH_MAP", 1)];
-        pins().prepare(&same).unwrap();
+        let (v4, v6) = (size("FLOWS_V4"), size("FLOWS_V6"));
+        assert_eq!((v4, v6), (2048, 2048), "room for 1024 flows, and as much again to evict in");
+        pins().prepare(&[("FLOWS_V4", v4), ("FLOWS_V6", v6), ("NO_SUCH_MAP", 1)]).unwrap();
         assert_eq!(map_ids(), all);
-        pins().prepare(&[("SEEN", size("SEEN") * 2), ("DEVICES", size("DEVICES"))]).unwrap();
+        pins().prepare(&[("FLOWS_V4", v4 * 2), ("FLOWS_V6", v6)]).unwrap();
         let left: Vec<_> = all.keys().filter(|path| path.exists()).collect();
         assert_eq!(left.len(), all.len() - 1);
-        assert!(!pins().map("SEEN").exists());
+        assert!(!pins().map("FLOWS_V4").exists());
     });
 }

@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::DeviceAcceleration;
+
 pub use self::text::{render, render_short};
 
 /// The state of an instance. This is the JSON of `status --json`.
@@ -18,6 +20,8 @@ pub struct Report {
     pub daemon: Daemon,
     /// The ISPs, in the order of the config.
     pub isps: Vec<Isp>,
+    /// How the packets of known flows are forwarded that come in by each device.
+    pub acceleration: Vec<DeviceAcceleration>,
 }
 
 /// Whether the daemon is there.
@@ -200,6 +204,14 @@ mod samples {
         }
     }
 
+    pub(super) fn accelerated(device: &str, kind: &str, reason: Option<&str>) -> DeviceAcceleration {
+        DeviceAcceleration {
+            device: device.to_owned(),
+            kind: kind.to_owned(),
+            reason: reason.map(str::to_owned),
+        }
+    }
+
     pub(super) fn report() -> Report {
         Report {
             instance: "main".to_owned(),
@@ -228,6 +240,16 @@ mod samples {
                     ..isp("DSL", "ppp0")
                 },
                 Isp { tier: Some(2), share: 0.0, ..isp("LTE", "wwan0") },
+            ],
+            acceleration: vec![
+                accelerated("lan0", "xdp", None),
+                accelerated("eth0", "xdp", None),
+                accelerated("ppp0", "tc", Some("ppp0 has no Ethernet header")),
+                accelerated(
+                    "wwan0",
+                    "off",
+                    Some("another program (id 7, name mirror) is on wwan0's ingress"),
+                ),
             ],
         }
     }

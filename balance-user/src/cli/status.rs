@@ -5,17 +5,19 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use balance_common::layout::{BucketTable, Forced as StoredForced, IspEntry, IspState};
+use balance_common::layout::{BucketTable, Device, Forced as StoredForced, IspEntry, IspState};
 use balance_common::{Family, IspId};
+use nix::net::if_::if_indextoname;
 
 use super::args::Status;
 use super::output;
 use super::report::{self, Daemon, Forced, Isp, Report, State};
 use crate::conntrack;
-use crate::control::{Request, Response, ask};
+use crate::control::{DeviceAcceleration, Request, Response, ask};
 use crate::core::Quality;
 use crate::daemon::Instance;
 use crate::datapath::{Maps, Pins, instances};
+use crate::devices::Kind;
 
 pub(super) fn status(instance: &str, arguments: &Status) -> anyhow::Result<()> {
     let report = gather(instance)?;
@@ -44,9 +46,9 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     }
     let maps = Maps::open(&pins)?;
     let pid = instance.daemon();
-    let quality = match pid.map(|_| ask(&instance, &Request::Quality)) {
-        Some(Ok(Response::Quality { isps })) => Some(isps),
-        _ => None,
+    let (quality, told) = match pid.map(|_| ask(&instance, &Request::Quality)) {
+        Some(Ok(Response::Quality { isps, acceleration })) => (Some(isps), Some(acceleration)),
+        _ => (None, None),
     };
     let mask = maps.settings()?.mark_mask;
     let flows = conntrack::count_by_mark(mask).ok();
@@ -60,7 +62,26 @@ fn gather(name: &str) -> anyhow::Result<Report> {
             isp(&maps, id, &entry, &tables, flows.as_ref(), quality.unwrap_or_default())
         })
         .collect::<anyhow::Result<Vec<Isp>>>()?;
-    Ok(Report { instance: name.to_owned(), daemon: Daemon { pid, running: quality.is_some() }, isps })
+    Ok(Report {
+        instance: name.to_owned(),
+        daemon: Daemon { pid, running: quality.is_some() },
+        isps,
+        acceleration: told.unwrap_or_else(|| acceleration(&maps)),
+    })
+}
+
+/// How the devices are accelerated, as the maps say. Why not better, only the daemon knows.
+fn acceleration(maps: &Maps) -> Vec<DeviceAcceleration> {
+    let entry = |(index, device): (u32, Device)| {
+        let kind = match (device.fast, device.xdp) {
+            (0, _) => Kind::Off,
+            (_, 0) => Kind::Tc,
+            _ => Kind::Xdp,
+        };
+        let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
+        Some(DeviceAcceleration { device: name, kind: kind.name().to_owned(), reason: None })
+    };
+    maps.device_entries().into_iter().filter_map(entry).collect()
 }
 
 fn isp(

@@ -48,6 +48,17 @@ pub enum Force {
     Auto,
 }
 
+/// How the packets of known flows that come in by a device are forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceAcceleration {
+    /// The device's name.
+    pub device: String,
+    /// `xdp`, `tc` or `off`.
+    pub kind: String,
+    /// Why not faster, if they could be.
+    pub reason: Option<String>,
+}
+
 /// What the daemon answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "snake_case")]
@@ -58,6 +69,8 @@ pub enum Response {
     Quality {
         /// Of each ISP.
         isps: BTreeMap<String, Quality>,
+        /// Of the devices.
+        acceleration: Vec<DeviceAcceleration>,
     },
     /// There is no such ISP.
     NoSuchIsp {

@@ -34,7 +34,7 @@ pub struct MapPlan {
     pub tables: BTreeMap<Family, BucketTable>,
     /// Prefixes that are never balanced.
     pub local: BTreeSet<IpNet>,
-    /// What the devices are to us, by index.
+    /// What the devices are to us, by index; how they are accelerated is found out later.
     pub devices: BTreeMap<u32, Device>,
     /// Where flows may be learned for the fast path: indices in `PATHS`.
     pub learn: BTreeSet<u8>,

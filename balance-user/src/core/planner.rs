@@ -245,8 +245,7 @@ fn devices(core: &Core) -> BTreeMap<u32, Device> {
     roles(core)
         .map(|(link, isp)| {
             let isp = isp.map_or(0, IspId::get);
-            let fast = u8::from(core.config.acceleration != Acceleration::Off);
-            (link.index, Device { isp, ethernet: u8::from(link.ethernet), fast, padding: 0 })
+            (link.index, Device { isp, ethernet: u8::from(link.ethernet), ..Device::default() })
         })
         .collect()
 }

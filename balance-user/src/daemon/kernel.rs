@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::conntrack::{self, IspMark};
+use crate::control::DeviceAcceleration;
 use crate::core::plan::{Plan, ProberPlan};
 use crate::core::{Core, Effect, Fingerprint, Traffic};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
@@ -16,6 +17,7 @@ use crate::monitor::prober::{Outcome, Prober};
 use crate::nat;
 use crate::sysctl::SysctlFacts;
 
+use super::acceleration::Accelerator;
 use super::reconciler::Reconciler;
 use super::{Instance, RETRY_INTERVAL, Scope};
 
@@ -28,6 +30,7 @@ pub(super) struct Kernel {
     mask: u32,
     datapath: Datapath,
     maps: Maps,
+    accelerator: Accelerator,
     reconciler: Reconciler,
     nft_changes: mpsc::Receiver<()>,
     probers: BTreeMap<(IspId, Family), (ProberPlan, Prober)>,
@@ -53,6 +56,7 @@ impl Kernel {
             instance: instance.name().to_owned(),
             mask: config.mark_mask,
             maps: datapath.maps()?,
+            accelerator: Accelerator::default(),
             datapath,
             facts: reconciler.facts(&isp_devices(config)),
             reconciler,
@@ -68,6 +72,11 @@ impl Kernel {
     /// What an earlier daemon knew of the ISPs.
     pub(super) fn left(&self) -> Result<BTreeMap<IspId, IspEntry>, DatapathError> {
         self.maps.isps()
+    }
+
+    /// How the devices are accelerated.
+    pub(super) fn acceleration(&self) -> Vec<DeviceAcceleration> {
+        self.accelerator.report()
     }
 
     /// When to try again what failed; none if nothing did.
@@ -140,7 +149,8 @@ impl Kernel {
             self.carry_out(effects).await;
             return;
         }
-        let plan = core.plan(&self.instance, &self.facts);
+        let mut plan = core.plan(&self.instance, &self.facts);
+        self.accelerator.equip(&mut plan.maps.devices);
         let before = self.applied.replace((fingerprint, plan.clone())).map(|(_, plan)| plan);
         let mut errors = Failures::default();
         errors.take(self.maps.apply(&plan.maps).err());
@@ -156,6 +166,14 @@ impl Kernel {
             errors.take(self.reconciler.rest(&plan.kernel).await);
         }
         errors.take(self.datapath.attach(&plan.attachments));
+        let attached = before.as_ref().map(|before| &before.attachments);
+        if scope >= Scope::Routing || attached != Some(&plan.attachments) {
+            let wanted = core.config().acceleration;
+            let (datapath, maps) = (&mut self.datapath, &mut self.maps);
+            errors.take(self.accelerator.look(wanted, &plan.attachments, datapath, maps).await);
+            self.accelerator.equip(&mut plan.maps.devices);
+            errors.take(self.maps.apply(&plan.maps).err());
+        }
         errors.take(self.renew_probers(&plan.probers));
         self.carry_out(probes).await;
         self.tell(errors, &plan);

@@ -4,6 +4,7 @@
 //! eBPF maps, which take new flows off a dead ISP; then the conntrack entries of flows that need another way; then
 //! routing and the rest.
 
+mod acceleration;
 mod instance;
 mod kernel;
 mod reconciler;
@@ -201,7 +202,7 @@ impl Daemon {
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Reloading]);
         match Config::load(&self.config_path) {
             Ok(config) if !self.can_follow(&config) => tracing::error!(
-                "the config is not reloaded: [mark], [routing] and `attach` cannot change while we run; \
+                "the config is not reloaded: [mark], [routing], `attach` and `flows` cannot change while we run; \
                  `balance-user stop`, then run again"
             ),
             Ok(config) => {
@@ -218,15 +219,17 @@ impl Daemon {
     /// What live flows and attached programs hang on cannot change under them.
     fn can_follow(&self, config: &Config) -> bool {
         let present = self.core.config();
-        (config.mark_mask, config.routing, config.attach)
-            == (present.mark_mask, present.routing, present.attach)
+        (config.mark_mask, config.routing, config.attach, config.fast_path.flows)
+            == (present.mark_mask, present.routing, present.attach, present.fast_path.flows)
     }
 
     fn answer(&mut self, request: Request, answer: tokio::sync::oneshot::Sender<Response>) -> Next {
         let now = Instant::now();
         let quit = request == Request::Quit;
         let response = match request {
-            Request::Quality => Response::Quality { isps: self.core.quality(now) },
+            Request::Quality => {
+                Response::Quality { isps: self.core.quality(now), acceleration: self.kernel.acceleration() }
+            }
             Request::Quit => Response::Done,
             Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
                 Response::Error { message: format!("weight {weight} is not between 1 and 1000") }

@@ -1,16 +1,16 @@
 //! Loading the programs and attaching them to devices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 use super::clsact::Clsact;
-use super::{DatapathError, Maps, OBJECT, Pins, io_error, xdp};
+use super::{DatapathError, Maps, OBJECT, Pins, XdpLinks, io_error, xdp};
 use crate::config::Attach;
 use crate::core::plan::{Attachment, Role};
 
@@ -92,6 +92,30 @@ impl Datapath {
     /// The maps.
     pub fn maps(&self) -> Result<Maps, DatapathError> {
         Maps::open(&self.pins)
+    }
+
+    /// Where maps and links are pinned.
+    #[must_use]
+    pub const fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Has these devices, by index, run the XDP program in their drivers, and no others. What has failed, by index.
+    pub fn attach_xdp(
+        &mut self,
+        links: &mut XdpLinks,
+        wanted: &BTreeMap<u32, String>,
+    ) -> Result<BTreeMap<u32, DatapathError>, DatapathError> {
+        links.detach_others(&self.pins, wanted)?;
+        if wanted.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let program = self.programs.program_mut(xdp::PROGRAM).ok_or(DatapathError::Missing(xdp::PROGRAM))?;
+        let program: &mut Xdp = program.try_into().map_err(program_error(xdp::PROGRAM))?;
+        if program.fd().is_err() {
+            program.load().map_err(program_error(xdp::PROGRAM))?;
+        }
+        Ok(links.attach(program, &self.pins, wanted))
     }
 
     /// How programs are attached: `tcx` or `clsact`.

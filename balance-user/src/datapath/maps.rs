@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use balance_common::layout::{
     BucketTable, Count, Device, IspCounters, IspEntry, LocalKey, Path, Settings, Verdict, bucket_copy,
     local_key, path_index,
@@ -25,6 +25,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, IspCounters>,
     verdicts: PerCpuArray<MapData, Count>,
     paths: Array<MapData, Path>,
+    xdp_targets: DevMapHash<MapData>,
 }
 
 impl Maps {
@@ -40,6 +41,7 @@ impl Maps {
             counters: open(pins, "COUNTERS", Map::PerCpuArray)?,
             verdicts: open(pins, "VERDICTS", Map::PerCpuArray)?,
             paths: open(pins, "PATHS", Map::Array)?,
+            xdp_targets: open(pins, "XDP_TARGETS", Map::DevMapHash)?,
         })
     }
 
@@ -60,6 +62,12 @@ impl Maps {
     #[must_use]
     pub fn devices(&self) -> BTreeSet<u32> {
         self.devices.keys().flatten().collect()
+    }
+
+    /// The same with what they are to us.
+    #[must_use]
+    pub fn device_entries(&self) -> BTreeMap<u32, Device> {
+        self.devices.iter().flatten().collect()
     }
 
     /// The table in force.
@@ -134,7 +142,7 @@ impl Maps {
                 let generation = before.generation.wrapping_add(u32::from(is_void));
                 let after = Path { generation, learn: u32::from(learn) };
                 if after != before {
-                    self.paths.set(u32::from(index), after, 0).map_err(map_error("PATHS"))?;
+                    self.set_path(index, after)?;
                 }
             }
         }
@@ -143,6 +151,10 @@ impl Maps {
 
     fn path(&self, index: u8) -> Result<Path, DatapathError> {
         self.paths.get(&u32::from(index), 0).map_err(map_error("PATHS"))
+    }
+
+    fn set_path(&mut self, index: u8, path: Path) -> Result<(), DatapathError> {
+        self.paths.set(u32::from(index), path, 0).map_err(map_error("PATHS"))
     }
 
     fn apply_isps(&mut self, plan: &BTreeMap<IspId, IspEntry>) -> Result<(), DatapathError> {
@@ -156,7 +168,23 @@ impl Maps {
         Ok(())
     }
 
+    /// Lets XDP send packets to the devices of these indices, and to no others.
+    pub fn set_xdp_targets(&mut self, wanted: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        let present: BTreeSet<u32> = self.xdp_targets.keys().flatten().collect();
+        for &index in wanted.difference(&present) {
+            self.xdp_targets.insert(index, index, None, 0)?;
+        }
+        for &index in present.difference(wanted) {
+            self.xdp_targets.remove(index).map_err(map_error("XDP_TARGETS"))?;
+        }
+        Ok(())
+    }
+
+    /// Where packets no longer may come in or leave by the fast path, what was learned is void.
     fn apply_devices(&mut self, plan: &BTreeMap<u32, Device>) -> Result<(), DatapathError> {
+        let was_fast =
+            |maps: &Self, index: &u32| maps.devices.get(index, 0).is_ok_and(|device| device.fast != 0);
+        let slows = plan.iter().any(|(index, device)| device.fast == 0 && was_fast(self, index));
         for (&index, &device) in plan {
             if self.devices.get(&index, 0).ok() != Some(device) {
                 self.devices.insert(index, device, 0).map_err(map_error("DEVICES"))?;
@@ -164,6 +192,12 @@ impl Maps {
         }
         for index in self.devices().into_iter().filter(|index| !plan.contains_key(index)) {
             self.devices.remove(&index).map_err(map_error("DEVICES"))?;
+        }
+        if slows {
+            for index in (0..=MAX_ISPS).flat_map(|isp| Family::ALL.map(|family| path_index(isp, family))) {
+                let path = self.path(index)?;
+                self.set_path(index, Path { generation: path.generation.wrapping_add(1), ..path })?;
+            }
         }
         Ok(())
     }

@@ -57,6 +57,9 @@ pub enum DatapathError {
         /// Why.
         source: Box<aya::maps::MapError>,
     },
+    /// The map of the devices to which XDP may send packets.
+    #[error("eBPF map XDP_TARGETS: {0}")]
+    XdpTargets(#[from] aya::maps::xdp::XdpMapError),
     /// A program.
     #[error("cannot attach {program} to {device}: {source}")]
     Attach {

@@ -14,7 +14,7 @@ use super::attach::link_error;
 use super::{DatapathError, Pins, io_error};
 
 /// The program.
-const PROGRAM: &str = "fast_xdp";
+pub(super) const PROGRAM: &str = "fast_xdp";
 
 /// Where the XDP program runs.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Daemon, Forced, Isp, Report, State};
+use super::{Daemon, DeviceAcceleration, Forced, Isp, Report, State};
 
 /// The report for people: a table of the ISPs, then a line about the daemon. `now` is what ages are counted to.
 #[must_use]
@@ -29,7 +29,26 @@ pub fn render(report: &Report, now: SystemTime) -> String {
             "daemon: not running; traffic is still balanced by what it left in the kernel".to_owned()
         }
     });
+    lines.extend(fast_path(&report.acceleration));
     lines.join("\n") + "\n"
+}
+
+/// Which devices forward known flows by themselves; and of the others, why not.
+fn fast_path(devices: &[DeviceAcceleration]) -> Vec<String> {
+    let of = |kind: &str| -> Vec<&DeviceAcceleration> {
+        devices.iter().filter(|device| device.kind == kind).collect()
+    };
+    let listed = |kind: &str| {
+        let names: Vec<_> = of(kind).iter().map(|device| device.device.as_str()).collect();
+        (!names.is_empty()).then(|| format!("{kind} on {}", names.join(", ")))
+    };
+    let kinds: Vec<_> = ["xdp", "tc", "off"].into_iter().filter_map(listed).collect();
+    let reasons = ["xdp", "tc", "off"].into_iter().flat_map(of);
+    let reasons = reasons.filter_map(|device| device.reason.as_ref().map(|reason| format!("  {reason}")));
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    std::iter::once(format!("fast path: {}", kinds.join("; "))).chain(reasons).collect()
 }
 
 /// The report for scripts: a line for each ISP, its name and its state.
@@ -111,6 +130,9 @@ DSL    ppp0    suspect     25%    180/40 ms   8%    97     4m     1.1.1.1 does n
 LTE    wwan0   standby(2)  0%     -           -     -      -
 
 daemon: running, pid 123
+fast path: xdp on lan0, eth0; tc on ppp0; off on wwan0
+  ppp0 has no Ethernet header
+  another program (id 7, name mirror) is on wwan0's ingress
 ";
         assert_eq!(render(&report(), now()), expected);
     }
