@@ -6,11 +6,12 @@
 //! daemon's job.
 //!
 //! Traffic is real sockets: [`Flow`] and [`Flows`] ask the internet host which address it sees, [`Stream`] asks all the
-//! time, [`send_one_way`] only sends. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
+//! time, [`send_one_way`] only sends; a [`Port`] sends and receives whole frames. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
 
 pub mod addresses;
 mod background;
 pub mod checks;
+pub mod checksum;
 mod child;
 mod daemon;
 mod dump;
@@ -21,7 +22,9 @@ mod isp;
 mod lab;
 mod mounts;
 mod notify;
+mod offloads;
 pub mod packet;
+mod port;
 mod ready;
 mod server;
 pub mod status;
@@ -37,6 +40,7 @@ pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, open_new_flows, send
 pub use host::Host;
 pub use isp::{Forwarded, Isp, IspSpec};
 pub use lab::{Builder, Lab};
+pub use port::{Cut, Frame, Partial, Port};
 pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use steering::{Outcome, Program, Steering};

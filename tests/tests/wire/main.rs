@@ -1,0 +1,12 @@
+//! What leaves the router is the same to the byte, whichever way it was forwarded.
+//!
+//! The same packets are sent through the router once for each of the [`mode::MODES`], and once through the kernel
+//! alone, which says how it has to be.
+#![cfg(test)]
+
+mod case;
+mod conversation;
+mod mode;
+mod scene;
+mod shot;
+mod ways;
