@@ -13,6 +13,7 @@ mod background;
 pub mod checks;
 pub mod checksum;
 mod child;
+mod counter;
 mod daemon;
 mod dump;
 pub mod figures;
@@ -34,6 +35,7 @@ mod wire;
 
 pub use balance_common::Family;
 pub use child::Child;
+pub use counter::Counter;
 pub use daemon::{Daemon, Output, binary};
 pub use dump::Dump;
 pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, open_new_flows, send_one_way};

@@ -123,28 +123,27 @@ impl Frame {
     }
 
     /// `struct virtio_net_hdr`, which says what is left to do.
-    pub(super) fn header(&self) -> [u8; HEADER] {
+    pub(super) fn header(&self) -> Vec<u8> {
         let partial = self.partial.unwrap_or(Partial { start: 0, offset: 0 });
         let cut = self.cut.unwrap_or(Cut { kind: 0, size: 0 });
         let flags = if self.partial.is_some() { NEEDS_CHECKSUM } else { 0 };
         // How long the headers are: at least up to the checksum. The kernel finds out by itself.
         let length = if self.cut.is_some() { partial.start + partial.offset + 2 } else { 0 };
-        let [a, b] = length.to_ne_bytes();
-        let [c, d] = cut.size.to_ne_bytes();
-        let [e, f] = partial.start.to_ne_bytes();
-        let [g, h] = partial.offset.to_ne_bytes();
-        [flags, cut.kind, a, b, c, d, e, f, g, h]
+        let lengths = [length, cut.size, partial.start, partial.offset].map(u16::to_ne_bytes);
+        [&[flags, cut.kind][..], lengths.as_flattened()].concat()
     }
 
     /// What the kernel handed over, that header first.
     pub(super) fn received(bytes: &[u8]) -> io::Result<Self> {
         let (header, bytes) = bytes.split_first_chunk::<HEADER>().ok_or(io::ErrorKind::UnexpectedEof)?;
-        let [flags, kind, _, _, c, d, e, f, g, h] = *header;
-        let partial = Partial { start: u16::from_ne_bytes([e, f]), offset: u16::from_ne_bytes([g, h]) };
+        let (&[flags, kind], lengths) = header.split_first_chunk().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let lengths: Vec<u16> = lengths.as_chunks().0.iter().copied().map(u16::from_ne_bytes).collect();
+        let [_, size, start, offset] = lengths[..] else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+        let partial = Partial { start, offset };
         Ok(Self {
             bytes: bytes.to_vec(),
             partial: (flags & NEEDS_CHECKSUM != 0).then_some(partial),
-            cut: (kind != 0).then_some(Cut { kind, size: u16::from_ne_bytes([c, d]) }),
+            cut: (kind != 0).then_some(Cut { kind, size }),
         })
     }
 

@@ -63,8 +63,7 @@ pub(super) fn mac(socket: &Socket) -> io::Result<Mac> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    let [a, b, c, d, e, f, ..] = address.sll_addr;
-    Ok(Mac([a, b, c, d, e, f]))
+    address.sll_addr.first_chunk().map(|mac| Mac(*mac)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// One packet, and its VLAN tag if it came with one.

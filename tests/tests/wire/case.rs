@@ -131,7 +131,7 @@ fn on_the_wire(case: &Case, place: Place, frames: &[Frame]) -> anyhow::Result<Ve
     for frame in frames {
         for mut bytes in frame.on_the_wire()? {
             if case.is_right {
-                checksum::verify(&bytes).with_context(|| format!("at {place:?}: {bytes:02x?}"))?;
+                checksum::verify(&bytes).with_context(|| format!("at {place:?}: {}", hex(&bytes)))?;
             }
             forget(case, place, &mut bytes)?;
             all.push(bytes);
@@ -140,12 +140,18 @@ fn on_the_wire(case: &Case, place: Place, frames: &[Frame]) -> anyhow::Result<Ve
     Ok(all)
 }
 
-/// Zeroes what is different each time: the id that the router gives to its own packets, and a port that it chooses.
+/// Zeroes what is different each time: the id that the router gives to its own packets and to
+/// fragments that it makes, and a port that it chooses.
 fn forget(case: &Case, place: Place, bytes: &mut [u8]) -> anyhow::Result<()> {
     let layout = Layout::of(bytes)?;
     if layout.version == 4 && layout.protocol == 1 && ![0, 8].contains(&bytes[layout.transport]) {
         put(bytes, layout.network + 4, 0)?;
         put(bytes, layout.network + 10, 0)?;
+    }
+    if layout.version == 6 && layout.is_fragment {
+        // Conntrack has put them together and taken them apart again.
+        put(bytes, layout.transport - 4, 0)?;
+        put(bytes, layout.transport - 2, 0)?;
     }
     if case.opening.nat == Nat::TakenPort && place == Place::Isp {
         let (port, checksum) = match case.opening.protocol {
@@ -175,20 +181,15 @@ fn judge(
         truth.frames
     );
     for (place, (truth, frames)) in PLACES.iter().zip(truth.frames.iter().zip(&outcome.frames)) {
-        ensure!(
-            truth.len() == frames.len(),
-            "at {place:?} arrive {} frames, not {}: {frames:02x?}",
-            frames.len(),
-            truth.len()
-        );
         for (number, (truth, frame)) in truth.iter().zip(frames).enumerate() {
-            let differing = truth.iter().zip(frame).position(|(one, other)| one != other);
-            ensure!(
-                truth == frame,
-                "frame {number} at {place:?} differs from byte {} on:\n    {frame:02x?}\n    {truth:02x?}",
-                differing.unwrap_or(truth.len().min(frame.len()))
-            );
+            ensure!(truth == frame, "frame {number} at {place:?} differs:{}", difference(truth, frame));
         }
+        let (count, expected) = (frames.len(), truth.len());
+        ensure!(
+            count == expected,
+            "at {place:?} arrive {count} frames, not {expected}:\n    {}",
+            hex_all(frames)
+        );
     }
     let slow = outcome.slow_packets;
     match case.way {
@@ -200,4 +201,62 @@ fn judge(
         _ => {}
     }
     Ok(())
+}
+
+/// Both frames around the first byte that is not the same.
+fn difference(truth: &[u8], frame: &[u8]) -> String {
+    let differing = truth.iter().zip(frame).position(|(one, other)| one != other);
+    let first = differing.unwrap_or(truth.len().min(frame.len()));
+    let (lengths, truth, frame) = ((truth.len(), frame.len()), hex(truth), hex(frame));
+    format!(" from byte {first}, of {lengths:?}:\n    {truth}\n    {frame}")
+}
+
+fn hex_all<'a>(frames: impl IntoIterator<Item = &'a Vec<u8>>) -> String {
+    let lines: Vec<_> = frames.into_iter().map(|frame| hex(frame)).collect();
+    lines.join("\n    ")
+}
+
+/// The headers of a frame.
+fn hex(frame: &[u8]) -> String {
+    let bytes: Vec<_> = frame.iter().take(120).map(|byte| format!("{byte:02x}")).collect();
+    bytes.concat()
+}
+
+mod tests {
+    use super::*;
+    use crate::shot::forth;
+
+    const FAST: Mode = Mode { name: "fast", is_fast: true, ..TRUTH };
+
+    fn outcome(frames: &[&[u8]], slow_packets: u64) -> Outcome {
+        let frames = frames.iter().map(|frame| frame.to_vec()).collect();
+        Outcome { frames: [Vec::new(), Vec::new(), frames], slow_packets }
+    }
+
+    fn judged(way: Way, mode: Mode, frames: &[&[u8]], slow_packets: u64) -> anyhow::Result<()> {
+        let case = Case::fast("two", (Nat::None, Protocol::Udp, Family::V4), [forth(1), forth(2)]);
+        let truth = outcome(&[b"one", b"two"], 2);
+        judge(mode, &Case { way, ..case }, &Ok(truth), &Ok(outcome(frames, slow_packets)))
+    }
+
+    #[test]
+    fn packets_that_should_be_fast_must_not_go_slow() {
+        judged(Way::Fast, FAST, &[b"one", b"two"], 0).unwrap();
+        judged(Way::Fast, FAST, &[b"one", b"two"], 1).unwrap_err();
+        judged(Way::Fast, TRUTH, &[b"one", b"two"], 2).unwrap();
+    }
+
+    #[test]
+    fn packets_of_the_kernel_must_not_go_fast() {
+        judged(Way::Slow, FAST, &[b"one", b"two"], 2).unwrap();
+        judged(Way::Slow, FAST, &[b"one", b"two"], 1).unwrap_err();
+        judged(Way::Either, FAST, &[b"one", b"two"], 1).unwrap();
+    }
+
+    #[test]
+    fn every_byte_and_every_frame_counts() {
+        for frames in [&[&b"one"[..], b"twO"][..], &[b"one"], &[b"one", b"two", b"two"], &[b"two", b"one"]] {
+            judged(Way::Either, FAST, frames, 2).unwrap_err();
+        }
+    }
 }

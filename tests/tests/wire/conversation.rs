@@ -7,10 +7,8 @@ use balance_lab::checksum::{self, Layout, be16, put};
 use balance_lab::packet::{Extension, Ipv4, Ipv6, Mac, Payload, Segment, ether_type, frame, tcp_flag};
 use balance_lab::{Family, Frame};
 
-use crate::scene::{
-    ALICE, BOB, CAROL, FORWARDED_PORT, INSIDE_PORT, Place, SERVER, SOON, Scene, Station, addresses,
-};
-use crate::shot::{Fault, Shot, Side, back, forth};
+use crate::scene::{ALICE, BOB, CAROL, FORWARDED_PORT, INSIDE_PORT, SERVER, SOON, Scene, Station, addresses};
+use crate::shot::{Fault, Form, Shot, Side, To, back, forth};
 
 /// What the router does to the addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +70,13 @@ impl Conversation {
             Nat::Hairpin => (ALICE, BOB),
         };
         let own = |station: Station, port| (station.address(family), port);
-        let (dialed, served) = match nat {
+        let (dialed, listening) = match nat {
             Nat::Forward | Nat::Hairpin => ((scene.public(family), FORWARDED_PORT), own(server, INSIDE_PORT)),
             _ => (own(server, 443), own(server, 443)),
         };
         let near = (own(client, port), dialed);
         // Until the server has seen with whom it talks, it has nobody to talk to.
-        let far = (served, served);
+        let far = (listening, listening);
         let mut conversation = Self { opening, client, server, near, far, sequences: [1000, 2000], id: 1 };
         let [syn, ack] = [tcp_flag::SYN, tcp_flag::ACK];
         let first = Shot { flags: syn, ..forth(0) };
@@ -129,10 +127,9 @@ impl Conversation {
         let is_it = |frame: &Frame| {
             let Ok(layout) = Layout::of(&frame.bytes) else { return false };
             let at = layout.transport + if layout.protocol == 17 || layout.protocol == 6 { 2 } else { 4 };
-            // The server's identifier is the router's to choose.
-            let is_port = be16(&frame.bytes, at).is_ok_and(|found| {
-                found == port || self.opening.protocol == Protocol::Icmp && to.place == Place::Isp
-            });
+            // The identifier of an echo that the server sees is the router's to choose.
+            let is_port = shot.from == Side::Client && self.opening.protocol == Protocol::Icmp
+                || be16(&frame.bytes, at).is_ok_and(|found| found == port);
             is_port && addresses(&frame.bytes, layout).1 == address
         };
         let frame = scene.port(to.place).wait(SOON, is_it)?;
@@ -158,11 +155,11 @@ impl Conversation {
         }
         let transport = Payload::new(payload.protocol, &bytes[layout.transport..]);
         bytes.extend(vec![0; shot.padding]);
-        let frames = match (shot.fragments, shot.cut) {
-            (Some(size), _) => self.fragments(shot, &transport, size)?,
-            (_, Some(size)) => vec![Frame::super_packet(bytes, size)?],
-            _ if shot.is_partial => vec![Frame::unsummed(bytes)?],
-            _ => vec![bytes.into()],
+        let frames = match shot.form {
+            Form::Whole => vec![bytes.into()],
+            Form::Fragments(size) => self.fragments(shot, &transport, size)?,
+            Form::Unsummed => vec![Frame::unsummed(bytes)?],
+            Form::Super(size) => vec![Frame::super_packet(bytes, size)?],
         };
         self.id += 1;
         Ok(frames)
@@ -248,8 +245,8 @@ impl Conversation {
     fn packet(&self, shot: &Shot, payload: &Payload, fragment: Option<(u16, bool)>) -> Vec<u8> {
         let ((own, _), (peer, _)) = self.view(shot.from);
         let peer = match self.opening.family {
-            Family::V4 if shot.is_multicast => IpAddr::from([239, 255, 0, 7]),
-            Family::V6 if shot.is_multicast => IpAddr::from([0xff0e, 0, 0, 0, 0, 0, 0, 7]),
+            Family::V4 if shot.to == To::Group => IpAddr::from([239, 255, 0, 7]),
+            Family::V6 if shot.to == To::Group => IpAddr::from([0xff0e, 0, 0, 0, 0, 0, 0, 7]),
             _ => peer,
         };
         ip(own, peer, shot, self.id, payload, fragment)
@@ -257,10 +254,11 @@ impl Conversation {
 
     fn framed(&self, shot: &Shot, packet: &[u8]) -> Vec<u8> {
         let from = self.station(shot.from);
-        let to = match self.opening.family {
-            Family::V4 if shot.is_multicast => Mac([1, 0, 0x5e, 0x7f, 0, 7]),
-            Family::V6 if shot.is_multicast => Mac([0x33, 0x33, 0, 0, 0, 7]),
-            _ => shot.to.unwrap_or(from.place.router_mac()),
+        let to = match (shot.to, self.opening.family) {
+            (To::Router, _) => from.place.router_mac(),
+            (To::Device(mac), _) => mac,
+            (To::Group, Family::V4) => Mac([1, 0, 0x5e, 0x7f, 0, 7]),
+            (To::Group, Family::V6) => Mac([0x33, 0x33, 0, 0, 0, 7]),
         };
         frame(to, from.mac(), shot.tags, ether_of(self.opening.family), packet)
     }

@@ -4,9 +4,12 @@
 //! alone, which says how it has to be.
 #![cfg(test)]
 
+mod bulk;
 mod case;
 mod conversation;
 mod mode;
 mod scene;
 mod shot;
+mod slow;
+mod super_packets;
 mod ways;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use balance_lab::checksum::{Layout, be16};
 use balance_lab::packet::{Ipv4, Mac, Payload, ether_type, frame};
-use balance_lab::{Daemon, Family, Frame, Host, IspSpec, Lab, Port};
+use balance_lab::{Counter, Daemon, Family, Frame, Host, IspSpec, Lab, Port};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -84,17 +84,20 @@ pub(crate) struct Shape {
     pub(crate) isp_mtu: u16,
     /// Every packet is complete, as on real lines.
     pub(crate) like_wires: bool,
+    /// Conntrack looks at checksums, and does not translate what is corrupt.
+    pub(crate) checks_checksums: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { lan_mtu: 1500, isp_mtu: 1500, like_wires: true }
+        Self { lan_mtu: 1500, isp_mtu: 1500, like_wires: true, checks_checksums: true }
     }
 }
 
 pub(crate) struct Scene {
     pub(crate) mode: Mode,
     ports: [Port; 3],
+    slow: Counter,
     fences: u16,
     _daemon: Daemon,
     _garden: Host,
@@ -112,6 +115,8 @@ impl Scene {
         let garden = Host::new("garden")?;
         set_up_devices(&lab, &garden, shape)?;
         set_up_router(&lab)?;
+        let checks = if shape.checks_checksums { "1" } else { "0" };
+        lab.router().sysctls(&[("net.netfilter.nf_conntrack_checksum", checks)])?;
         let config =
             format!("{}\n{}\n[[lan]]\nname = \"GARDEN\"\ndevice = \"lan1\"\n", mode.config, lab.config());
         lab.write_config(&config)?;
@@ -119,7 +124,8 @@ impl Scene {
         let isp = lab.isp("CABLE").host();
         let ports =
             [Port::open(lab.lan(), "eth0")?, Port::open(&garden, "eth0")?, Port::open(isp, "router")?];
-        Ok(Self { mode, ports, fences: 0, _daemon: daemon, _garden: garden, lab })
+        let slow = Counter::open(lab.router(), "seen", "slow")?;
+        Ok(Self { mode, ports, slow, fences: 0, _daemon: daemon, _garden: garden, lab })
     }
 
     /// The router's address at the ISP.
@@ -138,9 +144,7 @@ impl Scene {
 
     /// How many packets of the stations the kernel's network stack has seen on the router so far.
     pub(crate) fn slow_packets(&self) -> anyhow::Result<u64> {
-        let text = self.lab.router().feed("nft", &["list", "counter", "inet", "seen", "slow"], "")?;
-        let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
-        words.nth(1).and_then(|count| count.parse().ok()).with_context(|| format!("no count in {text}"))
+        self.slow.packets()
     }
 
     /// How many packets the daemon says went fast.
@@ -194,7 +198,7 @@ fn stay_on_this_cpu() -> anyhow::Result<()> {
 }
 
 fn set_up_devices(lab: &Lab, garden: &Host, shape: Shape) -> anyhow::Result<()> {
-    let Shape { lan_mtu, isp_mtu, like_wires } = shape;
+    let Shape { lan_mtu, isp_mtu, like_wires, .. } = shape;
     let router = lab.router();
     let [lan, lan1, cable] = PLACES.map(Place::router_mac);
     let mut lines = vec![

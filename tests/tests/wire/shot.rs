@@ -17,6 +17,29 @@ pub(crate) enum Fault {
     Transport,
 }
 
+/// To which Ethernet device, and who is meant by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// The router, for the other side.
+    Router,
+    /// This device, for the other side.
+    Device(Mac),
+    /// A multicast group.
+    Group,
+}
+
+/// As what the packet is handed to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Whole,
+    /// In fragments of so many bytes of payload.
+    Fragments(usize),
+    /// Its checksum is left to the device.
+    Unsummed,
+    /// It stands for several, with so many bytes of data each.
+    Super(u16),
+}
+
 /// Who sends it, and what it is like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shot {
@@ -32,20 +55,12 @@ pub(crate) struct Shot {
     pub(crate) flow_label: u32,
     /// IPv4 options, or an IPv6 header of options for the destination.
     pub(crate) ip_options: bool,
-    /// Sent in fragments of so many bytes of payload.
-    pub(crate) fragments: Option<usize>,
+    pub(crate) form: Form,
     pub(crate) tags: &'static [(u16, u16)],
-    /// Sent to this address instead of the router's.
-    pub(crate) to: Option<Mac>,
-    /// Sent to a group.
-    pub(crate) is_multicast: bool,
+    pub(crate) to: To,
     /// Bytes after the end of the packet.
     pub(crate) padding: usize,
     pub(crate) fault: Option<Fault>,
-    /// Its checksum is left to the device.
-    pub(crate) is_partial: bool,
-    /// It stands for several, with so many bytes of data each.
-    pub(crate) cut: Option<u16>,
     /// It is an ICMP error of this type and code about what the other side sent.
     pub(crate) error: Option<(u8, u8)>,
 }
@@ -63,14 +78,11 @@ impl Shot {
             dont_fragment: true,
             flow_label: 0,
             ip_options: false,
-            fragments: None,
+            form: Form::Whole,
             tags: &[],
-            to: None,
-            is_multicast: false,
+            to: To::Router,
             padding: 0,
             fault: None,
-            is_partial: false,
-            cut: None,
             error: None,
         }
     }
