@@ -34,11 +34,12 @@ pub struct Builder {
     lan_hosts: u8,
     isps: Vec<IspSpec>,
     default_routes: bool,
+    like_wires: bool,
 }
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { lan_hosts: 1, isps: Vec::new(), default_routes: true }
+        Self { lan_hosts: 1, isps: Vec::new(), default_routes: true, like_wires: false }
     }
 }
 
@@ -62,6 +63,15 @@ impl Builder {
     #[must_use]
     pub fn default_routes(mut self, wanted: bool) -> Self {
         self.default_routes = wanted;
+        self
+    }
+
+    /// Makes all lines like real ones: every packet on them is of its final size and carries its checksum. Without it
+    /// the ends of a line, being memory to the kernel, save themselves that. The far ends of the router's devices also
+    /// take what XDP redirects, as any machine at a real wire does.
+    #[must_use]
+    pub fn like_wires(mut self) -> Self {
+        self.like_wires = true;
         self
     }
 
@@ -96,6 +106,9 @@ impl Builder {
         ];
         lines.extend(isps.iter().flat_map(|isp| router_lines(isp, self.default_routes)));
         router.ip(&lines)?;
+        if self.like_wires {
+            make_wires(&router, &internet, &lan, switch.as_ref(), &isps)?;
+        }
 
         let servers = vec![
             serve_tcp(&internet, any(Family::V4, SERVER_PORT))?,
@@ -249,6 +262,33 @@ fn add_links(router: &Host, internet: &Host, lan: &[Host], isps: &[Isp]) -> anyh
     let far = isps.iter().map(|isp| veth(&far_device(isp), "internet", isp.host()));
     internet.ip(&far.collect::<Vec<_>>())?;
     Ok(switch)
+}
+
+fn make_wires(
+    router: &Host,
+    internet: &Host,
+    lan: &[Host],
+    switch: Option<&Host>,
+    isps: &[Isp],
+) -> anyhow::Result<()> {
+    let ends = lan.iter().map(|host| (host, "eth0".to_owned()));
+    let ends = ends.chain(isps.iter().map(|isp| (isp.host(), "router".to_owned())));
+    let ends = ends.chain(switch.map(|switch| (switch, "router".to_owned())));
+    for (host, device) in ends {
+        host.offloads_off(&device)?;
+        host.gro_on(&device)?;
+    }
+    router.offloads_off("lan0")?;
+    for isp in isps {
+        router.offloads_off(&isp.device())?;
+        isp.host().offloads_off("internet")?;
+        internet.offloads_off(&far_device(isp))?;
+    }
+    let switch_ports = switch.into_iter().flat_map(|switch| (0..lan.len()).map(move |index| (switch, index)));
+    for (switch, index) in switch_ports {
+        switch.offloads_off(&format!("host{index}"))?;
+    }
+    Ok(())
 }
 
 fn set_up_internet(internet: &Host, isps: &[Isp]) -> anyhow::Result<()> {

@@ -6,12 +6,14 @@
 //! daemon's job.
 //!
 //! Traffic is real sockets: [`Flow`] and [`Flows`] ask the internet host which address it sees, [`Stream`] asks all the
-//! time, [`send_one_way`] only sends. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
+//! time, [`send_one_way`] only sends; a [`Port`] sends and receives whole frames. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
 
 pub mod addresses;
 mod background;
 pub mod checks;
+pub mod checksum;
 mod child;
+mod counter;
 mod daemon;
 mod dump;
 pub mod figures;
@@ -21,7 +23,9 @@ mod isp;
 mod lab;
 mod mounts;
 mod notify;
+mod offloads;
 pub mod packet;
+mod port;
 mod ready;
 mod server;
 pub mod status;
@@ -31,12 +35,14 @@ mod wire;
 
 pub use balance_common::Family;
 pub use child::Child;
+pub use counter::Counter;
 pub use daemon::{Daemon, Output, binary};
 pub use dump::Dump;
 pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, open_new_flows, send_one_way};
 pub use host::Host;
 pub use isp::{Forwarded, Isp, IspSpec};
 pub use lab::{Builder, Lab};
+pub use port::{Cut, Frame, Partial, Port};
 pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use steering::{Outcome, Program, Steering};

@@ -1,7 +1,11 @@
 //! Packets, byte by byte, from the inside out: a [`Payload`], in an [`Ipv4`] or [`Ipv6`] packet, in an
-//! [`ethernet`] frame. Checksums are zero, since nothing of ours reads them.
+//! [`ethernet`] frame. Checksums are zero until [`crate::checksum::complete`] puts them in.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// The bit of the fragment offset's field.
+const DONT_FRAGMENT: u16 = 0x4000;
 
 /// The types of an Ethernet frame.
 pub mod ether_type {
@@ -19,11 +23,28 @@ pub mod ether_type {
     pub const SERVICE_VLAN: u16 = 0x88a8;
 }
 
+/// The address of an Ethernet device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
+    }
+}
+
 /// A frame to a device whose address is all zeros, as the loopback's is, with VLAN tags of these types.
 #[must_use]
 pub fn ethernet(tags: &[u16], ether_type: u16, content: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1];
-    for (id, tag) in (1_u16..).zip(tags) {
+    let tags: Vec<_> = tags.iter().copied().zip(1..).collect();
+    frame(Mac([0; 6]), Mac([2, 0, 0, 0, 0, 1]), &tags, ether_type, content)
+}
+
+/// A frame with VLAN tags of these types and ids, the outer one first.
+#[must_use]
+pub fn frame(to: Mac, from: Mac, tags: &[(u16, u16)], ether_type: u16, content: &[u8]) -> Vec<u8> {
+    let mut bytes = [to.0, from.0].concat();
+    for (tag, id) in tags {
         bytes.extend(tag.to_be_bytes());
         bytes.extend(id.to_be_bytes());
     }
@@ -51,8 +72,23 @@ impl Payload {
     /// An acknowledgement without data.
     #[must_use]
     pub fn tcp(source: u16, destination: u16) -> Self {
-        let rest = [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0];
-        Self::new(6, &[&ports(source, destination)[..], &rest].concat())
+        Self::segment(source, destination, &Segment { sequence: 1, acknowledgement: 1, ..Segment::default() })
+    }
+
+    /// A segment of a TCP connection.
+    #[must_use]
+    pub fn segment(source: u16, destination: u16, segment: &Segment<'_>) -> Self {
+        let header = 20 + segment.options.len();
+        let [_, words] = be16(header / 4);
+        let bytes = [
+            &ports(source, destination)[..],
+            &segment.sequence.to_be_bytes(),
+            &segment.acknowledgement.to_be_bytes(),
+            &[words << 4, segment.flags, 0xff, 0xff, 0, 0, 0, 0],
+            segment.options,
+            segment.data,
+        ];
+        Self::new(6, &bytes.concat())
     }
 
     /// A datagram.
@@ -82,6 +118,44 @@ impl Payload {
     }
 }
 
+/// The flags of TCP.
+pub mod tcp_flag {
+    /// No more data.
+    pub const FIN: u8 = 1;
+    /// A connection is opened.
+    pub const SYN: u8 = 2;
+    /// A connection is broken off.
+    pub const RST: u8 = 4;
+    /// The data is for the application at once.
+    pub const PSH: u8 = 8;
+    /// The acknowledgement counts.
+    pub const ACK: u8 = 16;
+    /// The sender has slowed down for congestion.
+    pub const CWR: u8 = 128;
+}
+
+/// What differs between the segments of a TCP connection. The window is as large as it gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Of its first byte.
+    pub sequence: u32,
+    /// What the sender expects next.
+    pub acknowledgement: u32,
+    /// Of [`tcp_flag`].
+    pub flags: u8,
+    /// A multiple of four bytes, at most 40.
+    pub options: &'a [u8],
+    /// What it carries.
+    pub data: &'a [u8],
+}
+
+impl Default for Segment<'_> {
+    /// An acknowledgement.
+    fn default() -> Self {
+        Self { sequence: 0, acknowledgement: 0, flags: tcp_flag::ACK, options: &[], data: &[] }
+    }
+}
+
 /// An IPv4 header.
 #[derive(Clone, Debug)]
 pub struct Ipv4 {
@@ -89,13 +163,44 @@ pub struct Ipv4 {
     destination: Ipv4Addr,
     options: Vec<u8>,
     fragment: u16,
+    id: u16,
+    ttl: u8,
+    tos: u8,
 }
 
 impl Ipv4 {
     /// One without options.
     #[must_use]
     pub const fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Self {
-        Self { source, destination, options: Vec::new(), fragment: 0x4000 }
+        Self { source, destination, options: Vec::new(), fragment: DONT_FRAGMENT, id: 7, ttl: 64, tos: 0 }
+    }
+
+    /// With this TTL instead of 64.
+    #[must_use]
+    pub const fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// With this identification instead of 7.
+    #[must_use]
+    pub const fn id(mut self, id: u16) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// With this DSCP (the upper six bits) and ECN instead of none.
+    #[must_use]
+    pub const fn tos(mut self, tos: u8) -> Self {
+        self.tos = tos;
+        self
+    }
+
+    /// Whether routers must not fragment it; they must not if not said otherwise.
+    #[must_use]
+    pub const fn dont_fragment(mut self, dont: bool) -> Self {
+        self.fragment = if dont { DONT_FRAGMENT } else { 0 };
+        self
     }
 
     /// With so many words of options, up to ten, of four bytes each.
@@ -118,11 +223,11 @@ impl Ipv4 {
         let header = 20 + self.options.len();
         let version_and_length = 0x40 | be16(header / 4)[1];
         [
-            &[version_and_length, 0][..],
+            &[version_and_length, self.tos][..],
             &be16(header + payload.bytes.len()),
-            &[0, 7],
+            &self.id.to_be_bytes(),
             &self.fragment.to_be_bytes(),
-            &[64, payload.protocol, 0, 0],
+            &[self.ttl, payload.protocol, 0, 0],
             &self.source.octets(),
             &self.destination.octets(),
             &self.options,
@@ -187,13 +292,37 @@ pub struct Ipv6 {
     source: Ipv6Addr,
     destination: Ipv6Addr,
     extensions: Vec<Extension>,
+    hop_limit: u8,
+    traffic_class: u8,
+    flow_label: u32,
 }
 
 impl Ipv6 {
     /// One without extension headers.
     #[must_use]
     pub const fn new(source: Ipv6Addr, destination: Ipv6Addr) -> Self {
-        Self { source, destination, extensions: Vec::new() }
+        Self { source, destination, extensions: Vec::new(), hop_limit: 64, traffic_class: 0, flow_label: 0 }
+    }
+
+    /// With this hop limit instead of 64.
+    #[must_use]
+    pub const fn hop_limit(mut self, hop_limit: u8) -> Self {
+        self.hop_limit = hop_limit;
+        self
+    }
+
+    /// With this DSCP (the upper six bits) and ECN instead of none.
+    #[must_use]
+    pub const fn traffic_class(mut self, traffic_class: u8) -> Self {
+        self.traffic_class = traffic_class;
+        self
+    }
+
+    /// With this flow label, of 20 bits, instead of 0.
+    #[must_use]
+    pub const fn flow_label(mut self, flow_label: u32) -> Self {
+        self.flow_label = flow_label & 0xf_ffff;
+        self
     }
 
     /// With one more extension header.
@@ -216,9 +345,9 @@ impl Ipv6 {
         }
         body.extend(&payload.bytes);
         [
-            &[0x60, 0, 0, 0][..],
+            &(6 << 28 | u32::from(self.traffic_class) << 20 | self.flow_label).to_be_bytes()[..],
             &be16(body.len()),
-            &[first, 64],
+            &[first, self.hop_limit],
             &self.source.octets(),
             &self.destination.octets(),
             &body,

@@ -1,0 +1,19 @@
+//! The ways in which the router may forward.
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mode {
+    pub(crate) name: &'static str,
+    /// Lines at the top of the daemon's config.
+    pub(crate) config: &'static str,
+    /// Whether there are packets that do not pass through the kernel's network stack.
+    pub(crate) is_fast: bool,
+    /// Whether it can do with packets that are not yet as they will be on a wire.
+    pub(crate) takes_offloads: bool,
+}
+
+/// The kernel does all of it.
+pub(crate) const TRUTH: Mode = Mode { name: "off", config: "", is_fast: false, takes_offloads: true };
+
+/// Those that are compared with it.
+pub(crate) const MODES: &[Mode] = &[TRUTH];
