@@ -103,7 +103,35 @@ impl Conversation {
         Ok(())
     }
 
-    pub(crate) fn station(&self, side: Side) -> Station {
+    /// Sends ordinary packets as long as these, which change nothing: whatever is said of them afterwards is not because
+    /// nobody knew that such long packets pass.
+    pub(crate) fn teach(&mut self, scene: &mut Scene, shots: &[Shot]) -> anyhow::Result<()> {
+        let (sequences, id) = (self.sequences, self.id);
+        for shot in shots {
+            self.send(scene, &shot.ordinary())?;
+            self.sequences = sequences;
+        }
+        self.id = id;
+        scene.collect()?;
+        Ok(())
+    }
+
+    /// Sends a packet.
+    pub(crate) fn send(&mut self, scene: &Scene, shot: &Shot) -> anyhow::Result<()> {
+        let port = scene.port(self.station(shot.from).place);
+        let mut frames = self.frames(shot)?;
+        if scene.shape.like_wires && matches!(shot.form, Form::Unsummed | Form::Super(_)) {
+            // By itself, or the kernel would do it, and leave traces in the last segment that no wire carries.
+            let finished: Vec<_> = frames.iter().map(Frame::on_the_wire).collect::<anyhow::Result<_>>()?;
+            frames = finished.concat().into_iter().map(Frame::from).collect();
+        }
+        for frame in frames {
+            port.send(&frame).with_context(|| format!("cannot send {shot:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn station(&self, side: Side) -> Station {
         match side {
             Side::Client => self.client,
             Side::Server => self.server,
@@ -114,14 +142,12 @@ impl Conversation {
     fn deliver(&mut self, scene: &Scene, shot: &Shot) -> anyhow::Result<Frame> {
         let id = self.id;
         let other = if shot.from == Side::Client { Side::Server } else { Side::Client };
-        let (from, to) = (self.station(shot.from), self.station(other));
+        let to = self.station(other);
         let port = match shot.from {
             Side::Client => self.far.0.1,
             Side::Server => self.near.0.1,
         };
-        for frame in self.frames(shot)? {
-            scene.port(from.place).send(&frame)?;
-        }
+        self.send(scene, shot)?;
         self.id = id;
         let address = to.address(self.opening.family);
         let is_it = |frame: &Frame| {
@@ -137,7 +163,7 @@ impl Conversation {
     }
 
     /// The frames that a packet is sent as, of which there are several only if it is in fragments.
-    pub(crate) fn frames(&mut self, shot: &Shot) -> anyhow::Result<Vec<Frame>> {
+    fn frames(&mut self, shot: &Shot) -> anyhow::Result<Vec<Frame>> {
         let payload =
             if let Some(error) = shot.error { self.error(shot.from, error) } else { self.payload(shot) };
         let packet = self.packet(shot, &payload, None);

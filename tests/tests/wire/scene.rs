@@ -96,6 +96,7 @@ impl Default for Shape {
 
 pub(crate) struct Scene {
     pub(crate) mode: Mode,
+    pub(crate) shape: Shape,
     ports: [Port; 3],
     slow: Counter,
     fences: u16,
@@ -125,7 +126,7 @@ impl Scene {
         let ports =
             [Port::open(lab.lan(), "eth0")?, Port::open(&garden, "eth0")?, Port::open(isp, "router")?];
         let slow = Counter::open(lab.router(), "seen", "slow")?;
-        Ok(Self { mode, ports, slow, fences: 0, _daemon: daemon, _garden: garden, lab })
+        Ok(Self { mode, shape, ports, slow, fences: 0, _daemon: daemon, _garden: garden, lab })
     }
 
     /// The router's address at the ISP.

@@ -86,6 +86,13 @@ impl Shot {
             error: None,
         }
     }
+
+    /// A packet at least as long that has nothing special to it.
+    pub(crate) fn ordinary(&self) -> Self {
+        let data = if self.ip_options || self.error.is_some() { self.data + 80 } else { self.data };
+        let form = if let Form::Fragments(_) = self.form { Form::Whole } else { self.form };
+        Self { tcp_options: self.tcp_options, padding: self.padding, form, ..Self::new(self.from, data) }
+    }
 }
 
 /// From the client.

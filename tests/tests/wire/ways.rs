@@ -3,7 +3,7 @@
 use balance_lab::packet::tcp_flag::{ACK, PSH};
 use balance_lab::{Family, ready};
 
-use crate::case::{Case, compare};
+use crate::case::{Case, Way, compare};
 use crate::conversation::{Nat, Protocol};
 use crate::scene::Shape;
 use crate::shot::{Shot, back, both, forth};
@@ -61,11 +61,15 @@ fn what_the_router_does_not_change_arrives_as_it_was_sent() {
         if way.2 == Family::V4 {
             let may_fragment = Shot { dont_fragment: false, ..one };
             cases.push(Case::fast("may be fragmented", way, both(may_fragment)));
+            // As Ethernet wants it, of 60 bytes in all.
+            let padding = if way.1 == Protocol::Tcp { 6 } else { 18 };
+            cases.push(Case::fast("padding", way, both(Shot { padding, ..forth(0) })));
         } else {
             let labelled = Shot { flow_label: 0xf_1234, ..one };
             cases.push(Case::fast("flow label", way, both(labelled)));
         }
-        cases.push(Case::fast("padding", way, both(Shot { padding: 18, ..forth(0) })));
+        cases
+            .push(Case { way: Way::Either, ..Case::fast("trailer", way, both(Shot { padding: 30, ..one })) });
     }
     compare(Shape::default(), &cases);
 }
