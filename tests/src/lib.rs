@@ -45,6 +45,6 @@ pub use lab::{Builder, Lab};
 pub use port::{Cut, Frame, Partial, Port};
 pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
-pub use steering::{Outcome, Program, Steering};
+pub use steering::{LOOPBACK, Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
 pub use wire::Transport;

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, MapData, lpm_trie};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use balance_common::Family;
-use balance_common::layout::{ABI, BucketTable, Device, LocalKey, Settings, bucket_copy, local_key};
+use balance_common::fast::{Entry, Ip, Key};
+use balance_common::layout::{
+    ABI, BucketTable, Device, LocalKey, PATHS, Path, Settings, bucket_copy, local_key,
+};
 use balance_common::packet::LinkLayer;
 
 use crate::Host;
@@ -21,7 +23,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
 ));
 
 /// Every network namespace's loopback device, from which the kernel has the packets come.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 /// The size of `struct __sk_buff` of `linux/bpf.h`, and where the mark stands in it, in bytes.
 const CONTEXT: usize = 192;
 const CONTEXT_MARK: usize = 8;
@@ -125,9 +127,59 @@ impl Steering {
         let mut local = LpmTrie::<_, LocalKey, u8>::try_from(map)?;
         for &(address, length) in prefixes {
             let (data, length) = local_key(address, length);
-            local.insert(&Key::new(length, data), 1, 0).context("LOCAL")?;
+            local.insert(&lpm_trie::Key::new(length, data), 1, 0).context("LOCAL")?;
         }
         Ok(())
+    }
+
+    /// Makes a generation of the flow cache the valid one, for all paths.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_generation(&mut self, generation: u32) -> anyhow::Result<()> {
+        let mut paths = self.array::<Path>("PATHS")?;
+        (0..PATHS).try_for_each(|index| paths.set(index, Path { generation, learn: 1 }, 0)).context("PATHS")
+    }
+
+    /// Adds an entry to the flow cache.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn add_entry<A>(&mut self, key: Key<A>, entry: Entry<A>) -> anyhow::Result<()>
+    where
+        A: Ip,
+        Key<A>: Pod,
+        Entry<A>: Pod,
+    {
+        let name = if A::FAMILY == Family::V4 { "FLOWS_V4" } else { "FLOWS_V6" };
+        let map = self.programs.map_mut(name).with_context(|| format!("no map {name}"))?;
+        HashMap::<_, Key<A>, Entry<A>>::try_from(map)?.insert(key, entry, 0).context(name)
+    }
+
+    /// Lets XDP send packets to the loopback device.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn allow_xdp(&mut self) -> anyhow::Result<()> {
+        let map = self.programs.map_mut("XDP_TARGETS").context("no map XDP_TARGETS")?;
+        let mut targets = DevMapHash::try_from(map)?;
+        self.host.run(|| targets.insert(LOOPBACK, LOOPBACK, None, 0)).context("XDP_TARGETS")
+    }
+
+    /// Has the XDP program look at a packet from the loopback device. What it returns has no mark.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_xdp(&self, packet: &[u8]) -> anyhow::Result<Outcome> {
+        let program: &Xdp = self.programs.program("fast_xdp").context("no program fast_xdp")?.try_into()?;
+        let mut bytes = vec![0; packet.len() + 64];
+        let outcome = program.test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut bytes),
+            ..TestRunOptions::new()
+        })?;
+        bytes.truncate(outcome.data_size_out.try_into()?);
+        Ok(Outcome { returned: outcome.return_value.cast_signed(), mark: 0, bytes })
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> anyhow::Result<Array<&mut MapData, V>> {

@@ -1,6 +1,7 @@
 //! Steering: the parser on the host, and the programs in the kernel on the same packets.
 #![cfg(test)]
 
+mod agreement;
 mod devices;
 mod fixtures;
 mod kernel;
