@@ -71,8 +71,9 @@ mod entry {
         NEXT
     }
 
-    /// Packets from a LAN or an ISP, before the kernel has them: forwards.
-    #[xdp]
+    /// Packets from a LAN or an ISP, before the kernel has them: forwards. Of frames in several pieces it only sees the
+    /// first, and leaves them to TC; but it need not stand in the way of large MTUs.
+    #[xdp(frags)]
     pub(crate) fn fast_xdp(context: XdpContext) -> u32 {
         if xdp::forward(&context) { XDP_REDIRECT } else { XDP_PASS }
     }

@@ -72,6 +72,7 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     let mut sysctls = sysctl::plan(&isp_devices, &lan_devices, facts);
     if core.config.acceleration != Acceleration::Off {
         sysctls.push(sysctl::liberal_conntrack());
+        sysctls.extend(sysctl::patient_conntrack());
     }
     KernelPlan { routes, rules, nft: nft_table(&name, core.mask.bits(), &isps), sysctls, table_names }
 }

@@ -9,6 +9,9 @@ pub(super) const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 
 const LIBERAL_CONNTRACK: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
 
+/// The kernel's own `nf_conntrack_tcp_timeout_established`, in seconds. Where that is shorter, it counts.
+const ESTABLISHED_TIMEOUT: &str = "432000";
+
 /// The settings on which the needed ones depend, as they would be without us; see [`super::Saved::facts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SysctlFacts {
@@ -65,6 +68,17 @@ pub fn plan(isps: &[&str], lans: &[&str], facts: &SysctlFacts) -> Vec<Sysctl> {
 #[must_use]
 pub fn liberal_conntrack() -> Sysctl {
     Sysctl { key: LIBERAL_CONNTRACK.to_owned(), value: "1".to_owned() }
+}
+
+/// What the fast path needs for the same reason: conntrack may have missed how data was acknowledged, and would forget an idle
+/// connection after five minutes instead of after the time for established ones, five days if nobody has changed it. A port
+/// would then no longer lead back to its host.
+#[must_use]
+pub fn patient_conntrack() -> [Sysctl; 2] {
+    ["unacknowledged", "max_retrans"].map(|what| Sysctl {
+        key: format!("net/netfilter/nf_conntrack_tcp_timeout_{what}"),
+        value: ESTABLISHED_TIMEOUT.to_owned(),
+    })
 }
 
 /// The shell commands that set these, for `--dry-run`. With slashes, because names of devices may contain dots.
