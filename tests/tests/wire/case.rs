@@ -58,6 +58,7 @@ struct Outcome {
     /// The frames on the wire, at each place.
     frames: [Vec<Vec<u8>>; 3],
     slow_packets: u64,
+    missed_by_drivers: usize,
 }
 
 /// Sends the packets of the cases through the router in every mode, and compares.
@@ -98,18 +99,23 @@ fn run(scene: &mut Scene, case: &Case, port: u16) -> anyhow::Result<Outcome> {
     warm_up(scene, &mut conversation)?;
     conversation.teach(scene, &case.shots)?;
     let mut slow = scene.slow_packets()?;
+    ensure!(
+        scene.missed_by_drivers()? > 0 || !scene.has_fast_drivers(),
+        "nobody sees what drivers do not do"
+    );
     for shot in &case.shots {
         conversation.send(scene, shot)?;
     }
     let frames = scene.collect()?;
     slow = scene.slow_packets()? - slow;
+    let missed_by_drivers = scene.missed_by_drivers()?;
     let [lan, garden, isp] = PLACES.map(|place| frames[place as usize].as_slice());
     let frames = [
         on_the_wire(case, Place::Lan, lan)?,
         on_the_wire(case, Place::Garden, garden)?,
         on_the_wire(case, Place::Isp, isp)?,
     ];
-    Ok(Outcome { frames, slow_packets: slow })
+    Ok(Outcome { frames, slow_packets: slow, missed_by_drivers })
 }
 
 /// Lets the flow get fast.
@@ -194,7 +200,11 @@ fn judge(
     }
     let slow = outcome.slow_packets;
     match case.way {
-        Way::Fast if mode.is_fast => ensure!(slow == 0, "{slow} packets went slow"),
+        Way::Fast if mode.is_fast => {
+            let missed = outcome.missed_by_drivers;
+            ensure!(slow == 0, "{slow} packets went slow");
+            ensure!(missed == 0, "{missed} packets were not forwarded by the driver");
+        }
         Way::Slow => {
             let expected = truth.slow_packets;
             ensure!(slow == expected, "{slow} packets went slow, not {expected}");
@@ -231,7 +241,7 @@ mod tests {
 
     fn outcome(frames: &[&[u8]], slow_packets: u64) -> Outcome {
         let frames = frames.iter().map(|frame| frame.to_vec()).collect();
-        Outcome { frames: [Vec::new(), Vec::new(), frames], slow_packets }
+        Outcome { frames: [Vec::new(), Vec::new(), frames], slow_packets, missed_by_drivers: 0 }
     }
 
     fn judged(way: Way, mode: Mode, frames: &[&[u8]], slow_packets: u64) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@
 mod bulk;
 mod case;
 mod conversation;
+mod lines;
 mod mode;
 mod scene;
 mod shot;

@@ -24,5 +24,12 @@ const TC: Mode = Mode {
     takes_offloads: true,
 };
 
+const XDP: Mode = Mode {
+    name: "xdp",
+    config: "acceleration = \"xdp\"\n[fast_path]\nlease = \"1m\"",
+    is_fast: true,
+    takes_offloads: false,
+};
+
 /// Those that are compared with it.
-pub(crate) const MODES: &[Mode] = &[TC];
+pub(crate) const MODES: &[Mode] = &[TC, XDP];

@@ -30,6 +30,9 @@ pub(crate) enum Place {
 
 pub(crate) const PLACES: [Place; 3] = [Place::Lan, Place::Garden, Place::Isp];
 
+/// The router's devices, likewise.
+const DEVICES: [&str; 3] = ["lan0", "lan1", "cable0"];
+
 /// A machine that exists only in the packets that it sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Station {
@@ -98,6 +101,8 @@ pub(crate) struct Scene {
     pub(crate) mode: Mode,
     pub(crate) shape: Shape,
     ports: [Port; 3],
+    /// The router's devices, if their drivers forward: what they forward does not get here.
+    drivers: Vec<Port>,
     slow: Counter,
     fences: u16,
     _daemon: Daemon,
@@ -107,7 +112,6 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(mode: Mode, shape: Shape) -> anyhow::Result<Self> {
-        stay_on_this_cpu()?;
         let mut lab = Lab::builder().isp(IspSpec::new("CABLE"));
         if shape.like_wires {
             lab = lab.like_wires();
@@ -122,11 +126,21 @@ impl Scene {
             format!("{}\n{}\n[[lan]]\nname = \"GARDEN\"\ndevice = \"lan1\"\n", mode.config, lab.config());
         lab.write_config(&config)?;
         let daemon = lab.start_up()?;
+        let kind = check_kind(&lab, mode, shape)?;
         let isp = lab.isp("CABLE").host();
         let ports =
             [Port::open(lab.lan(), "eth0")?, Port::open(&garden, "eth0")?, Port::open(isp, "router")?];
+        // Not before: what is started stays there too.
+        stay_on_this_cpu()?;
         let slow = Counter::open(lab.router(), "seen", "slow")?;
-        Ok(Self { mode, shape, ports, slow, fences: 0, _daemon: daemon, _garden: garden, lab })
+        let mut drivers = Vec::new();
+        if kind == "xdp" {
+            // With other kinds somebody who looks would make a difference: each packet would be a copy.
+            for device in DEVICES {
+                drivers.push(Port::open(lab.router(), device)?);
+            }
+        }
+        Ok(Self { mode, shape, drivers, ports, slow, fences: 0, _daemon: daemon, _garden: garden, lab })
     }
 
     /// The router's address at the ISP.
@@ -146,6 +160,22 @@ impl Scene {
     /// How many packets of the stations the kernel's network stack has seen on the router so far.
     pub(crate) fn slow_packets(&self) -> anyhow::Result<u64> {
         self.slow.packets()
+    }
+
+    /// Whether drivers of the router's devices forward.
+    pub(crate) fn has_fast_drivers(&self) -> bool {
+        !self.drivers.is_empty()
+    }
+
+    /// How many packets of the stations drivers that should have forwarded them did not, since it was last asked.
+    pub(crate) fn missed_by_drivers(&self) -> anyhow::Result<usize> {
+        let mut missed = 0;
+        for driver in &self.drivers {
+            while let Some(frame) = driver.receive()? {
+                missed += usize::from(is_of_a_station(&frame));
+            }
+        }
+        Ok(missed)
     }
 
     /// How many packets the daemon says went fast.
@@ -196,6 +226,19 @@ fn stay_on_this_cpu() -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu.try_into()?)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Looks whether the daemon forwards as it should, and returns how it says that it does. Drivers of veth cannot do that
+/// with longer packets than a page.
+fn check_kind(lab: &Lab, mode: Mode, shape: Shape) -> anyhow::Result<&'static str> {
+    let is_too_long = shape.lan_mtu.max(shape.isp_mtu) > 3000;
+    let expected = if mode.name == "xdp" && is_too_long { "tc" } else { mode.name };
+    let status = lab.status()?;
+    let devices = status["acceleration"].as_array().context("no acceleration")?;
+    let is_expected = |device: &&serde_json::Value| device["kind"] == expected;
+    let count = devices.iter().filter(is_expected).count();
+    ensure!(count == DEVICES.len(), "not all are {expected}: {devices:?}");
+    Ok(expected)
 }
 
 fn set_up_devices(lab: &Lab, garden: &Host, shape: Shape) -> anyhow::Result<()> {
