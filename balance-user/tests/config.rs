@@ -70,7 +70,7 @@ fn what_is_left_out_has_the_documented_default() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Balanced, Attach::Auto, 0x3f00));
     assert_eq!(config.acceleration, Acceleration::Auto);
-    assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_secs(1), flows: 131_072 });
+    assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_secs(1), flows: 32_768 });
     assert_eq!(config.routing, RoutingConfig { table: 1000, priority: 10_000 });
     assert!(config.lans.is_empty() && config.local.is_empty());
     let isp = &config.isps[0];

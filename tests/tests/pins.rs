@@ -172,7 +172,7 @@ fn maps_of_another_size_than_they_will_be_loaded_with_are_unpinned() {
         let all = map_ids();
         let size = |name| MapData::from_pin(pins().map(name)).unwrap().info().unwrap().max_entries();
         let (v4, v6) = (size("FLOWS_V4"), size("FLOWS_V6"));
-        assert_eq!((v4, v6), (2048, 2048), "room for 1024 flows, and as much again to evict in");
+        assert_eq!((v4, v6), (4096, 4096), "room for 1024 flows of two directions, and as much again");
         pins().prepare(&[("FLOWS_V4", v4), ("FLOWS_V6", v6), ("NO_SUCH_MAP", 1)]).unwrap();
         assert_eq!(map_ids(), all);
         pins().prepare(&[("FLOWS_V4", v4 * 2), ("FLOWS_V6", v6)]).unwrap();

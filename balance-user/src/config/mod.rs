@@ -105,7 +105,7 @@ pub struct FastPathConfig {
 
 impl Default for FastPathConfig {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(1), flows: 131_072 }
+        Self { lease: Duration::from_secs(1), flows: 32_768 }
     }
 }
 

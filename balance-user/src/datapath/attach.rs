@@ -44,9 +44,9 @@ pub(super) const HOOKS: [Hook; 6] =
 /// The maps that have room for as many flows as the config says.
 const FLOW_MAPS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
 
-/// How many entries hold so many flows: an LRU evicts before it is full.
+/// How many entries hold so many flows: one for each direction, and as much again, since an LRU evicts before it is full.
 const fn flow_entries(flows: u32) -> u32 {
-    match flows.saturating_mul(2).checked_next_power_of_two() {
+    match flows.saturating_mul(4).checked_next_power_of_two() {
         Some(entries) => entries,
         None => 1 << 31,
     }
