@@ -5,6 +5,8 @@
 //! What is measured and how is in docs/bench.md.
 
 pub mod cases;
+pub mod chart;
+pub mod compare;
 pub mod core;
 pub mod environment;
 mod frames;

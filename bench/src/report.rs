@@ -53,12 +53,63 @@ impl Report {
     pub fn figure(&self, traffic: &str, case: &str) -> Option<&Figure> {
         self.figures.iter().find(|figure| figure.traffic == traffic && figure.case == case)
     }
+
+    /// How many times as much it is as another case with the same traffic: above the floor, where there is one.
+    #[must_use]
+    pub fn ratio(&self, figure: &Figure, other: &str) -> Option<f64> {
+        let other = self.figure(&figure.traffic, other)?;
+        match (figure.above_floor, other.above_floor) {
+            (Some(this), Some(other)) => Some(this / other),
+            (None, None) => Some(figure.spread.median / other.spread.median),
+            _ => None,
+        }
+    }
 }
 
 impl Figure {
+    /// What one core carries, in Gbit/s, where the figure is of bytes.
+    #[must_use]
+    pub fn gigabits(&self) -> Option<f64> {
+        // Bits of a kilobyte by nanoseconds are gigabits by seconds.
+        (self.unit == "ns/kB").then(|| 8000.0 / self.spread.median)
+    }
+
     /// Whether so much was lost that it is doubtful what was measured.
     #[must_use]
     pub fn is_doubtful(&self) -> bool {
         self.lost > TOLERABLE_LOSS
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A report with these rounds, by traffic and case.
+    pub(crate) fn report(rounds: &[(&str, &str, &[f64])]) -> Report {
+        let figures = rounds.iter().map(|(traffic, case, rounds)| Figure {
+            traffic: (*traffic).to_owned(),
+            case: (*case).to_owned(),
+            unit: "ns/packet".to_owned(),
+            spread: Spread::of(rounds).unwrap(),
+            above_floor: Spread::of(rounds).map(|spread| spread.median - 1.0),
+            lost: 0.0,
+        });
+        let environment = Environment {
+            date: "2025-01-31T12:00:00Z".to_owned(),
+            commit: "abc".to_owned(),
+            kernel: "6.18".to_owned(),
+            machine: "a machine".to_owned(),
+            core: 1,
+            tools: Vec::new(),
+        };
+        Report { environment, figures: figures.collect(), missing: Vec::new() }
+    }
+
+    #[test]
+    fn a_report_survives_the_file() {
+        let report = report(&[("v4-60", "nft", &[1.0, 2.5])]);
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 }

@@ -30,7 +30,7 @@ pub struct Plan {
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
 impl Plan {
-    /// The traffic and the cases whose names contain one of these; everything where there are none.
+    /// The traffic and the cases of these names; everything where there are none.
     #[must_use]
     pub fn choose(traffics: &[String], cases: &[String]) -> (Vec<Traffic>, Vec<Case>) {
         let chosen = |name: &str, wanted: &[String]| wanted.is_empty() || wanted.iter().any(|it| name == it);
@@ -67,12 +67,15 @@ impl Plan {
         progress: Progress<'_>,
     ) {
         let mut sites = self.build(core, group, traffics, results, progress);
-        for round in 0..self.rounds {
+        // Many flows take long to get to know.
+        let rounds = if group == Group::Flows { self.rounds.div_ceil(3) } else { self.rounds };
+        for round in 1..=rounds {
             for traffic in traffics {
-                progress(&format!("round {} of {}: {}", round + 1, self.rounds, traffic.title));
-                // Another case is the first in each round, so that none always follows the same one.
-                let count = sites.len().max(1);
-                sites.rotate_left((round as usize).min(1) % count);
+                progress(&format!("round {round} of {rounds}: {}", traffic.title));
+                // Another case is the first each time, so that none has the quietest place for itself.
+                if !sites.is_empty() {
+                    sites.rotate_left(1);
+                }
                 for (isps, site) in &mut sites {
                     let case = *site.case();
                     if *isps != case.isps(traffic.isps) || !case.takes(group, traffic.family) {
@@ -99,7 +102,7 @@ impl Plan {
         let most = |traffic: &&Traffic| traffic.load.frames().map_or(0, |(_, flows)| flows);
         let is_endless = |traffic: &&&Traffic| traffic.load == traffic::Load::NewFlows;
         let known = traffics.iter().filter(|traffic| !is_endless(traffic));
-        let size = Size { flows: known.map(most).max().unwrap_or(0) };
+        let room = Size { flows: known.map(most).max().unwrap_or(0) };
         let mut sites: Vec<(u8, Site)> = Vec::new();
         for case in &self.cases {
             for traffic in traffics {
@@ -110,7 +113,7 @@ impl Plan {
                     continue;
                 }
                 progress(&format!("building {} with {isps} ISPs", case.title));
-                match Site::build(case, core, group, isps, size) {
+                match Site::build(case, core, group, isps, room) {
                     Ok(site) => sites.push((isps, site)),
                     Err(error) => {
                         let same = traffics.iter().filter(|it| case.isps(it.isps) == isps);

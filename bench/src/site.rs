@@ -11,8 +11,10 @@ use crate::harness::{Harness, Load, Sample, link_address};
 use crate::tcp::Bulk;
 use crate::traffic::{self, Group, Traffic};
 
-/// What an accelerated router may want to see of a flow before it accelerates it, in packets.
+/// What a router that learns flows may want to see of one before it knows it, in packets.
 const PACKETS_TO_KNOW: u32 = 20;
+/// What any other router sees of a flow before it is measured.
+const PACKETS_TO_TRACK: u32 = 2;
 /// How long it may take to renew what it knows: a lease and a little.
 const TIME_TO_KNOW: Duration = Duration::from_millis(1200);
 /// Most packets of a sample of new flows. Conntrack holds more, by default, also on small machines.
@@ -43,7 +45,7 @@ impl Site {
     pub fn build(case: &Case, core: &Core, group: Group, isps: u8, size: Size) -> anyhow::Result<Self> {
         let isps = (1..=case.isps(isps)).map(|number| IspSpec::new(&format!("ISP{number}")));
         let builder = Lab::builder().default_routes(case.default_routes);
-        let lab = isps.fold(builder, |builder, isp| builder.isp(isp)).build()?;
+        let lab = isps.fold(builder, balance_lab::Builder::isp).build()?;
         know_neighbours(&lab)?;
         let way = if group == Group::Bulk {
             Way::Sockets(Bulk::open(&lab, core.clone())?)
@@ -80,15 +82,20 @@ impl Site {
         let (length, flows) = traffic.load.frames().context("this is not for frames")?;
         let load = harness.prepare(traffic.family, length, flows)?;
         let is_new = traffic.load == traffic::Load::NewFlows;
-        let packets = if is_new { packets.min(NEW_FLOWS) } else { packets.max(flows) };
+        if self.case.tracks && !is_new {
+            ensure_room(&self.lab, flows)?;
+        }
         if !is_new {
-            warm_up(harness, &self.lab, load, flows)?;
+            warm_up(harness, &self.lab, load, flows, self.case.learns)?;
         }
         let mut all = Vec::new();
+        // Of many flows each sample is long already.
+        let samples = if flows > packets && !is_new { 1 } else { samples };
         for _ in 0..samples {
             if is_new {
                 forget_flows(&self.lab)?;
             }
+            let packets = if is_new { packets.min(NEW_FLOWS) } else { packets.max(flows) };
             all.push(harness.send(&self.lab, load, packets)?);
         }
         if is_new || flows > FLOWS_TO_KEEP {
@@ -98,14 +105,24 @@ impl Site {
     }
 }
 
-/// Sends every flow often enough, and for long enough.
-fn warm_up(harness: &mut Harness, lab: &Lab, load: Load, flows: u32) -> anyhow::Result<()> {
+/// Sends every flow often enough and, to a router that learns, for long enough.
+fn warm_up(harness: &mut Harness, lab: &Lab, load: Load, flows: u32, learns: bool) -> anyhow::Result<()> {
+    let (packets, time) =
+        if learns { (PACKETS_TO_KNOW, TIME_TO_KNOW) } else { (PACKETS_TO_TRACK, Duration::ZERO) };
     let start = Instant::now();
     let mut rounds = 0;
-    while rounds < PACKETS_TO_KNOW || start.elapsed() < TIME_TO_KNOW {
+    while rounds < packets || start.elapsed() < time {
         harness.send(lab, load, flows)?;
         rounds += 1;
     }
+    Ok(())
+}
+
+/// Fails when conntrack does not hold so many flows: it would drop packets.
+fn ensure_room(lab: &Lab, flows: u32) -> anyhow::Result<()> {
+    const LIMIT: &str = "net.netfilter.nf_conntrack_max";
+    let limit: u32 = lab.router().sysctl(LIMIT)?.parse()?;
+    ensure!(flows < limit, "{flows} flows are more than conntrack holds here: {LIMIT} is {limit}");
     Ok(())
 }
 

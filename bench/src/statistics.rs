@@ -53,7 +53,6 @@ fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "these are exact")]
 mod tests {
     use super::*;
 

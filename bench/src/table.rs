@@ -24,7 +24,9 @@ pub fn render(report: &Report) -> String {
             .collect();
         if let Some((_, first)) = rows.first() {
             text += &heading(&traffic, first);
-            rows.iter().for_each(|(case, figure)| text += &row(case, figure, report));
+            for (case, figure) in rows {
+                text += &row(case, figure, report);
+            }
         }
     }
     text += &not_measured(&report.missing);
@@ -72,26 +74,68 @@ fn heading(traffic: &Traffic, first: &Figure) -> String {
         "p90",
         "-floor",
         "x plain",
-        "lost"
+        if first.gigabits().is_some() { "Gbit/s" } else { "lost" }
     )
 }
 
 fn row(case: &Case, figure: &Figure, report: &Report) -> String {
     let spread = &figure.spread;
     let number = |value: f64| if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") };
-    let above = figure.above_floor.map_or_else(|| "-".to_owned(), number);
-    let plain = report.figure(&figure.traffic, "plain").and_then(|plain| plain.above_floor);
-    let ratio = figure.above_floor.zip(plain).map(|(this, plain)| format!("{:.2}", this / plain));
+    let dash = || "-".to_owned();
+    let ratio = report.ratio(figure, "plain").map_or_else(dash, |ratio| format!("{ratio:.2}"));
+    let last = match figure.gigabits() {
+        Some(gigabits) => format!("{gigabits:>7.2}"),
+        None => format!("{:>6.2}%", figure.lost * 100.0),
+    };
     let doubtful = if figure.is_doubtful() { "  LOST TOO MUCH" } else { "" };
     format!(
-        "  {:<32} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8} {:>6.2}%{doubtful}\n",
+        "  {:<32} {:>8} {:>8} {:>8} {:>8} {:>9} {ratio:>8} {last}{doubtful}\n",
         case.title,
         number(spread.median),
         number(spread.min),
         number(spread.p10),
         number(spread.p90),
-        above,
-        ratio.unwrap_or_else(|| "-".to_owned()),
-        figure.lost * 100.0
+        figure.above_floor.map_or_else(dash, number),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::report;
+
+    #[test]
+    fn the_table_has_medians_and_ratios_above_the_floor() {
+        let text = render(&report(&[("v4-60", "plain", &[101.0]), ("v4-60", "nft", &[301.0])]));
+        let row = text.lines().find(|line| line.contains("numgen")).unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(words[4..], ["301", "301", "301", "301", "300", "3.00", "0.00%"]);
+    }
+
+    #[test]
+    fn losses_are_pointed_out() {
+        let mut report = report(&[("v4-60", "plain", &[101.0])]);
+        report.figures[0].lost = 0.02;
+        assert!(render(&report).contains("LOST TOO MUCH"));
+    }
+
+    #[test]
+    fn a_reason_is_told_once_with_all_its_traffic() {
+        let one = |traffic: &str| Missing {
+            traffic: traffic.to_owned(),
+            case: "iptables".to_owned(),
+            reason: "no such\nprogram".to_owned(),
+        };
+        assert_eq!(
+            not_measured(&[one("v4-60"), one("new-v4")]),
+            "\nNot measured:\n  iptables, with v4-60, new-v4: no such program\n"
+        );
+        assert_eq!(not_measured(&[]), "");
+    }
+
+    #[test]
+    fn of_a_long_reason_the_end_is_told() {
+        let text = shortened(&("x".repeat(400) + "cause"));
+        assert!(text.starts_with("... x") && text.ends_with("cause"));
+    }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow, ensure};
 use balance_lab::addresses::internet;
 use balance_lab::{Family, Lab, wait_until};
 
+use crate::cases::lan_prefix;
 use crate::core::{Core, thread_time};
 use crate::harness::Sample;
 
@@ -39,8 +40,8 @@ impl Bulk {
                 format!("addr add {}/32 dev lo", internet(Family::V4, PORT).ip()),
                 format!("addr add {}/128 dev lo nodad", internet(Family::V6, PORT).ip()),
                 // Where there is no NAT it sees the LAN's addresses.
-                format!("route add 192.168.1.0/24 via {}", isp.address(Family::V4)),
-                format!("route add fd00:1::/64 via {}", isp.address(Family::V6)),
+                format!("route add {} via {}", lan_prefix(Family::V4), isp.address(Family::V4)),
+                format!("route add {} via {}", lan_prefix(Family::V6), isp.address(Family::V6)),
             ])?;
             for family in [Family::V4, Family::V6] {
                 let listener = isp.host().run(|| TcpListener::bind(internet(family, PORT)))?;
@@ -54,14 +55,14 @@ impl Bulk {
     /// Sends by one connection, sender and receiver on one core, and measures what a thousand bytes cost that core.
     pub(crate) fn send(&self, lab: &Lab, family: Family) -> anyhow::Result<Sample> {
         let address = internet(family, PORT);
-        let sender = lab.lan().run(|| TcpStream::connect_timeout(&address, PATIENCE));
-        let mut sender = sender.with_context(|| format!("no connection to {address}"))?;
-        let mut receiver = self.accept()?;
+        let near = lab.lan().run(|| TcpStream::connect_timeout(&address, PATIENCE));
+        let mut near = near.with_context(|| format!("no connection to {address}"))?;
+        let mut far = self.accept()?;
         let start = Instant::now();
         // Each thread has its end to itself: when one is done, the other one's call ends too.
         let (sent, received) = std::thread::scope(|scope| {
-            let sending = scope.spawn(|| self.count(start, move |block| sender.write(block)));
-            let receiving = scope.spawn(|| self.count(start, move |block| receiver.read(block)));
+            let sending = scope.spawn(|| self.count(start, move |block| near.write(block)));
+            let receiving = scope.spawn(|| self.count(start, move |block| far.read(block)));
             (sending.join(), receiving.join())
         });
         let died = |_| anyhow!("a thread died");

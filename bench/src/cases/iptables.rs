@@ -1,12 +1,9 @@
 //! What Net::ISP::Balance 1.33 sets up: flows drawn by iptables, and the firewall of a home router.
 
-use balance_lab::{Daemon, Isp, Lab};
+use balance_lab::{Daemon, Family, Isp, Lab};
 
 use super::Size;
-use super::kernel::{forward, mark, mark_rules};
-
-/// The LAN of a lab.
-const LAN: &str = "192.168.1.0/24";
+use super::kernel::{forward, lan_prefix, mark, mark_rules};
 
 /// Marks, rules, firewall and NAT, for IPv4 only.
 pub(super) fn set_up(lab: &Lab, _: Size) -> anyhow::Result<Option<Daemon>> {
@@ -19,6 +16,7 @@ pub(super) fn set_up(lab: &Lab, _: Size) -> anyhow::Result<Option<Daemon>> {
 
 /// Dropped by default; out of the LAN, and what belongs to it, may pass.
 fn filter(isps: &[Isp]) -> Vec<String> {
+    let lan = lan_prefix(Family::V4);
     let mut lines = words(&["*filter", ":INPUT DROP [0:0]", ":FORWARD DROP [0:0]", ":OUTPUT DROP [0:0]"]);
     for (chain, prefix) in [
         ("DROPGEN", "GENERAL: "),
@@ -44,12 +42,12 @@ fn filter(isps: &[Isp]) -> Vec<String> {
         "-A INPUT -p icmp --icmp-type echo-request -m limit --limit 1/s -j ACCEPT",
         "-A INPUT -p icmp --icmp-type echo-request -j DROPFLOOD",
     ]));
-    lines.push(format!("-A INPUT -i lan0 -s {LAN} -j ACCEPT"));
-    lines.push(format!("-A OUTPUT -o lan0 -d {LAN} -j ACCEPT"));
+    lines.push(format!("-A INPUT -i lan0 -s {lan} -j ACCEPT"));
+    lines.push(format!("-A OUTPUT -o lan0 -d {lan} -j ACCEPT"));
     lines.push("-A OUTPUT -o lan0 -d 255.255.255.255/32 -j ACCEPT".to_owned());
-    lines.push(format!("-A OUTPUT -p udp -s {LAN} -j ACCEPT"));
+    lines.push(format!("-A OUTPUT -p udp -s {lan} -j ACCEPT"));
     for isp in isps {
-        lines.push(format!("-A FORWARD -i lan0 -o {} -s {LAN} -j ACCEPT", isp.device()));
+        lines.push(format!("-A FORWARD -i lan0 -o {} -s {lan} -j ACCEPT", isp.device()));
         lines.push(format!("-A OUTPUT -o {} -j ACCEPT", isp.device()));
     }
     lines.extend(words(&[

@@ -102,6 +102,14 @@ pub(crate) fn gateway(isp: &Isp, family: Family) -> IpAddr {
     }
 }
 
+/// The LAN of a lab.
+pub(crate) fn lan_prefix(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "192.168.1.0/24",
+        Family::V6 => "fd00:1::/64",
+    }
+}
+
 /// Lets the router forward.
 pub(super) fn forward(lab: &Lab) -> anyhow::Result<()> {
     lab.router().sysctls(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])

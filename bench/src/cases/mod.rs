@@ -6,13 +6,14 @@ mod ours;
 
 use balance_lab::{Daemon, Family, Lab};
 
-pub(crate) use kernel::gateway;
+pub(crate) use kernel::{gateway, lan_prefix};
 
 use crate::harness::{Entrance, Exit};
 use crate::traffic::Group;
 
 /// A way to set up a router.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and none follows from another")]
 pub struct Case {
     /// How it is chosen on the command line.
     pub name: &'static str,
@@ -24,6 +25,10 @@ pub struct Case {
     pub exit: Exit,
     /// Whether it spreads flows over ISPs.
     pub balances: bool,
+    /// Whether conntrack sees its packets.
+    pub tracks: bool,
+    /// Whether it treats flows otherwise once it knows them.
+    pub learns: bool,
     /// Whether it has IPv6.
     pub has_v6: bool,
     /// Whether the router has a default route by each ISP to begin with, as from DHCP; the first one is in use.
@@ -61,6 +66,12 @@ impl Case {
         self.exit != Exit::Isps
     }
 
+    /// Whether it is balance itself.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        ["off", "tc", "xdp"].contains(&self.name)
+    }
+
     /// Number of ISPs that its lab has, if the cases that balance have this many.
     #[must_use]
     pub fn isps(&self, isps: u8) -> u8 {
@@ -83,6 +94,8 @@ const BALANCER: Case = Case {
     entrance: Entrance::Stack,
     exit: Exit::Isps,
     balances: true,
+    tracks: true,
+    learns: false,
     has_v6: true,
     default_routes: true,
     set_up: nothing,
@@ -90,16 +103,31 @@ const BALANCER: Case = Case {
 
 /// Every case, in the order in which they are shown.
 pub const ALL: [Case; 10] = [
-    Case { name: "floor", title: "harness alone", exit: Exit::LanIngress, balances: false, ..BALANCER },
+    Case {
+        name: "floor",
+        title: "harness alone",
+        exit: Exit::LanIngress,
+        balances: false,
+        tracks: false,
+        ..BALANCER
+    },
     Case {
         name: "floor-xdp",
         title: "harness alone, XDP",
         entrance: Entrance::Wire,
         exit: Exit::LanXdp,
         balances: false,
+        tracks: false,
         ..BALANCER
     },
-    Case { name: "plain", title: "plain forwarding", balances: false, set_up: kernel::plain, ..BALANCER },
+    Case {
+        name: "plain",
+        title: "plain forwarding",
+        balances: false,
+        tracks: false,
+        set_up: kernel::plain,
+        ..BALANCER
+    },
     Case { name: "nat", title: "one ISP, masquerade", balances: false, set_up: kernel::nat, ..BALANCER },
     Case {
         name: "multipath",
@@ -117,16 +145,18 @@ pub const ALL: [Case; 10] = [
         ..BALANCER
     },
     Case { name: "off", title: "balance, acceleration off", set_up: ours::off, ..BALANCER },
-    Case { name: "tc", title: "balance, acceleration tc", set_up: ours::tc, ..BALANCER },
+    Case { name: "tc", title: "balance, acceleration tc", learns: true, set_up: ours::tc, ..BALANCER },
     Case {
         name: "xdp",
         title: "balance, acceleration xdp",
         entrance: Entrance::Wire,
+        learns: true,
         set_up: ours::xdp,
         ..BALANCER
     },
 ];
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands where cases do something that may fail")]
 fn nothing(_: &Lab, _: Size) -> anyhow::Result<Option<Daemon>> {
     Ok(None)
 }
