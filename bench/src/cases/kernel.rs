@@ -80,6 +80,8 @@ pub(super) fn mark_rules(lab: &Lab) -> anyhow::Result<()> {
         let mut lines = Vec::new();
         for (index, isp) in lab.isps().iter().enumerate() {
             let (table, mark) = (100 + index, mark(index));
+            // Answers to the LAN carry the mark too.
+            lines.push(format!("route add {} dev lan0 table {table}", lan_prefix(family)));
             lines.push(format!(
                 "route add default via {} dev {} table {table}",
                 gateway(isp, family),
