@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: the object that runs in the kernel, the same bytes from the same sources anywhere.
+//! `cargo xtask build-ebpf`: the objects that run in the kernel, the same bytes from the same sources anywhere.
 
 use std::{
     env, fs,
@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::{
     command,
-    sources::{Inputs, OBJECT, Record},
+    sources::{Inputs, OBJECTS, Object, Record},
     tools::{self, BPF_LINKER, BPF_LINKER_VERSION, Toolchain},
 };
 
@@ -21,73 +21,85 @@ pub(crate) struct Options {
     /// Build even if the recorded hash says that nothing has changed
     #[arg(long)]
     force: bool,
-    /// Build aside and fail if the result is not, byte for byte, the committed object
+    /// Build aside and fail if the result is not, byte for byte, what is committed
     #[arg(long, conflicts_with = "force")]
     check: bool,
 }
 
 const TARGET_DIR: &str = "target/ebpf";
-/// What bpf-linker writes, with DWARF.
-const LINKED: &str = "target/ebpf/bpfel-unknown-none/ebpf/balance-ebpf";
-/// The same without DWARF.
-const STRIPPED: &str = "target/ebpf/balance.bpf.o";
 
 /// The flags for every crate in the object. The architecture chosen here only decides the layout of `pt_regs`,
 /// which no program of ours reads; left alone it would be the builder's, and its name would be in the object.
 const RUSTFLAGS: [&str; 2] = ["--cfg=bpf_target_arch=\"x86_64\"", "-Clink-arg=--btf"];
 
-/// Builds the object, or checks the committed one.
+/// Builds the objects, or checks the committed ones.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let sources = sources_hash()?;
-    if !options.check && !options.force && Record::is_current(Path::new(""), &sources) {
-        println!("{OBJECT} is built from these sources already. (Build anyway: --force)");
-        return Ok(());
+    let mut tools = None;
+    for object in &OBJECTS {
+        let sources = sources_hash(object)?;
+        if !options.check && !options.force && Record::is_current(Path::new(""), object, &sources) {
+            println!("{} is built from these sources already. (Build anyway: --force)", object.path());
+            continue;
+        }
+        let toolchain = match &tools {
+            Some(toolchain) => toolchain,
+            None => tools.insert(install_tools()?),
+        };
+        build(object, toolchain)?;
+        let stripped = strip(object, toolchain)?;
+        let bytes = fs::read(&stripped).with_context(|| format!("cannot read {stripped}"))?;
+        if options.check {
+            check(object, &sources, &bytes, &stripped)?;
+        } else {
+            Record::new(sources, &bytes).write(Path::new(""), object, &bytes)?;
+            let path = object.path();
+            println!("Wrote {path} ({} bytes) and the record of its sources. Commit both.", bytes.len());
+        }
     }
+    Ok(())
+}
+
+/// Fails unless the committed objects were built from the sources that are here, as their records tell.
+pub(crate) fn ensure_current() -> Result<()> {
+    for object in &OBJECTS {
+        if !Record::is_current(Path::new(""), object, &sources_hash(object)?) {
+            bail!("{} is not built from these sources: run `cargo xtask build-ebpf`", object.path());
+        }
+    }
+    Ok(())
+}
+
+fn install_tools() -> Result<Toolchain> {
     let toolchain = Toolchain::pinned()?;
     toolchain.ensure_library_sources()?;
     tools::ensure_bpf_linker()?;
-    build(&toolchain)?;
-    strip(&toolchain)?;
-    let object = fs::read(STRIPPED).with_context(|| format!("cannot read {STRIPPED}"))?;
-    if options.check {
-        return check(&sources, &object);
-    }
-    Record::new(sources, &object).write(Path::new(""), &object)?;
-    println!("Wrote {OBJECT} ({} bytes) and the record of its sources. Commit both.", object.len());
-    Ok(())
+    Ok(toolchain)
 }
 
-/// Fails unless the committed object was built from the sources that are here, as its record tells.
-pub(crate) fn ensure_current() -> Result<()> {
-    if Record::is_current(Path::new(""), &sources_hash()?) {
-        return Ok(());
-    }
-    bail!("balance-ebpf/prebuilt is not built from these sources: run `cargo xtask build-ebpf`")
-}
-
-fn sources_hash() -> Result<String> {
+fn sources_hash(object: &Object) -> Result<String> {
     let recipe: Vec<&str> = [BPF_LINKER_VERSION].into_iter().chain(RUSTFLAGS).collect();
-    Ok(Inputs::collect(Path::new(""), &recipe)?.hash())
+    Ok(Inputs::collect(Path::new(""), object, &recipe)?.hash())
 }
 
-fn check(sources: &str, object: &[u8]) -> Result<()> {
-    let committed = fs::read(OBJECT).with_context(|| format!("cannot read {OBJECT}"))?;
-    if object != committed {
+fn check(object: &Object, sources: &str, built: &[u8], built_path: &str) -> Result<()> {
+    let path = object.path();
+    let committed = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+    if built != committed {
         bail!(
-            "{OBJECT} ({} bytes) is not what these sources give ({STRIPPED}, {} bytes): \
+            "{path} ({} bytes) is not what these sources give ({built_path}, {} bytes): \
              run `cargo xtask build-ebpf` and commit the result",
             committed.len(),
-            object.len()
+            built.len()
         );
     }
-    if !Record::is_current(Path::new(""), sources) {
-        bail!("{OBJECT} is right, but its record is of other sources: run `cargo xtask build-ebpf`");
+    if !Record::is_current(Path::new(""), object, sources) {
+        bail!("{path} is right, but its record is of other sources: run `cargo xtask build-ebpf`");
     }
-    println!("{OBJECT} is what these sources give, byte for byte.");
+    println!("{path} is what these sources give, byte for byte.");
     Ok(())
 }
 
-fn build(toolchain: &Toolchain) -> Result<()> {
+fn build(object: &Object, toolchain: &Toolchain) -> Result<()> {
     let linker = format!("-Clinker={BPF_LINKER}");
     let flags = RUSTFLAGS.map(str::to_owned).into_iter().chain([linker]).chain(remap_flags(toolchain)?);
     let flags: Vec<String> = flags.collect();
@@ -97,7 +109,7 @@ fn build(toolchain: &Toolchain) -> Result<()> {
             .env("RUSTC_BOOTSTRAP", "1")
             // Replaces flags from anywhere else, and unlike RUSTFLAGS can hold paths with spaces.
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-            .args(["build", "--package", "balance-ebpf", "--profile", "ebpf", "--locked"])
+            .args(["build", "--package", object.package, "--bins", "--profile", "ebpf", "--locked"])
             .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir", TARGET_DIR]),
     )
 }
@@ -117,12 +129,14 @@ fn remap_flags(toolchain: &Toolchain) -> Result<[String; 3]> {
     .map(|(folder, name)| format!("--remap-path-prefix={}={name}", folder.display())))
 }
 
-/// Drops the DWARF, which only was the linker's source for the BTF. BTF, symbols and relocations stay.
-fn strip(toolchain: &Toolchain) -> Result<()> {
+/// Drops the DWARF, which only was the linker's source for the BTF. BTF, symbols and relocations stay. Returns where
+/// the result is.
+fn strip(object: &Object, toolchain: &Toolchain) -> Result<String> {
+    let linked = format!("{TARGET_DIR}/bpfel-unknown-none/ebpf/{}", object.package);
+    let stripped = format!("{TARGET_DIR}/{}", object.name);
     let (objcopy, libraries) = toolchain.objcopy();
-    command::run(Command::new(objcopy).env("LD_LIBRARY_PATH", libraries).args([
-        "--strip-debug",
-        LINKED,
-        STRIPPED,
-    ]))
+    let mut command = Command::new(objcopy);
+    command.env("LD_LIBRARY_PATH", libraries).args(["--strip-debug", &linked, &stripped]);
+    command::run(&mut command)?;
+    Ok(stripped)
 }

@@ -5,6 +5,7 @@
     reason = "telling what is done is what these tasks are for"
 )]
 
+mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
@@ -30,8 +31,9 @@ Examples:
   cargo xtask demo                 see it work, in a network of its own; as root
   cargo xtask test                 every test; as root also those that need the kernel
   cargo xtask test failover        only the tests with `failover` in their name
+  cargo xtask bench --quick        what does a packet cost? --help has more
   cargo xtask build-ebpf           after a change to what runs in the kernel
-  cargo xtask build-ebpf --check   is the committed object what these sources give?
+  cargo xtask build-ebpf --check   are the committed objects what these sources give?
 
 Building balance itself needs no task: `cargo build` embeds the eBPF object kept in balance-ebpf/prebuilt/.";
 
@@ -43,9 +45,15 @@ enum Task {
     /// they survive the death of an ISP, how a weight is changed, and that nothing is left afterwards. Fails when
     /// something is not as it should be. The programs nft and ip are installed if they are missing, by apt-get.
     Demo,
-    /// Rebuild the eBPF object in balance-ebpf/prebuilt/
+    /// Measure what a forwarded packet costs, with balance and with what else there is; takes root
     ///
-    /// Needed after a change to balance-ebpf or balance-common; commit the result with it. The first time this
+    /// Builds everything optimised, makes labs, and measures them in turn: plain forwarding, NAT, kernel multipath,
+    /// nft, iptables, and balance. A peer whose tool is not installed is named as missing. docs/bench.md says what is
+    /// measured and how; `cargo xtask bench --help` what there is to choose.
+    Bench(bench::Options),
+    /// Rebuild the eBPF objects in balance-ebpf/prebuilt/ and bench/prebuilt/
+    ///
+    /// Needed after a change to balance-ebpf, balance-common or bench/ebpf; commit the result with it. The first time this
     /// installs what it needs: the standard library's sources into the toolchain and bpf-linker into
     /// target/tools. After that no network is needed. When nothing has changed, nothing is built. The same
     /// sources give the same bytes on every machine.
@@ -70,6 +78,7 @@ fn run(task: &Task) -> Result<ExitCode> {
     env::set_current_dir(workspace).with_context(|| format!("cannot enter {}", workspace.display()))?;
     match task {
         Task::Demo => demo::run(),
+        Task::Bench(options) => bench::run(options),
         Task::BuildEbpf(options) => build_ebpf::run(options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(options),
     }

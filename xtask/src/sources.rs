@@ -1,4 +1,4 @@
-//! What the eBPF object is made from, as one hash, and the record of it that lies beside the object.
+//! What an eBPF object is made from, as one hash, and the record of it that lies beside the object.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,48 @@ use std::{
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// The object that is committed and embedded into the daemon.
-pub(crate) const OBJECT: &str = "balance-ebpf/prebuilt/balance.bpf.o";
-/// What [`OBJECT`] was built from and what it is.
-const RECORD: &str = "balance-ebpf/prebuilt/sources.sha256";
+/// An eBPF object that is committed, with a record of what it was built from beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Object {
+    /// The package, and the program of it, that becomes the object.
+    pub(crate) package: &'static str,
+    /// The folders of the packages of the workspace that go into it.
+    folders: &'static [&'static str],
+    /// Where it is kept.
+    folder: &'static str,
+    /// Its name there.
+    pub(crate) name: &'static str,
+}
+
+/// What is embedded into the daemon.
+const DAEMON: Object = Object {
+    package: "balance-ebpf",
+    folders: &["balance-ebpf", "balance-common"],
+    folder: "balance-ebpf/prebuilt",
+    name: "balance.bpf.o",
+};
+/// Every object.
+pub(crate) const OBJECTS: [Object; 2] = [
+    DAEMON,
+    Object {
+        package: "balance-bench-ebpf",
+        folders: &["bench/ebpf"],
+        folder: "bench/prebuilt",
+        name: "traffic.bpf.o",
+    },
+];
+
+impl Object {
+    /// Where it is, below the workspace.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/{}", self.folder, self.name)
+    }
+
+    fn record(&self) -> String {
+        format!("{}/sources.sha256", self.folder)
+    }
+}
+
 const RECORD_HEADER: &str =
     "# Written by `cargo xtask build-ebpf`: the sources and the object built from them.";
 
@@ -23,20 +61,21 @@ const RECORD_HEADER: &str =
 pub(crate) struct Inputs(BTreeMap<String, Vec<u8>>);
 
 impl Inputs {
-    /// The inputs found in the workspace in `root`, and `recipe`: what the builder itself decides (flags, tools).
-    pub(crate) fn collect(root: &Path, recipe: &[&str]) -> Result<Self> {
+    /// The inputs of an object found in the workspace in `root`, and `recipe`: what the builder itself decides (flags,
+    /// tools).
+    pub(crate) fn collect(root: &Path, object: &Object, recipe: &[&str]) -> Result<Self> {
         let mut inputs = Self::default();
         inputs.add("recipe", recipe.join("\n"));
-        for file in ["rust-toolchain.toml", "balance-ebpf/Cargo.toml", "balance-common/Cargo.toml"] {
-            inputs.add(file, read(&root.join(file))?);
-        }
-        for folder in ["balance-ebpf/src", "balance-common/src"] {
-            for path in rust_files_below(&root.join(folder))? {
+        inputs.add("rust-toolchain.toml", read(&root.join("rust-toolchain.toml"))?);
+        for folder in object.folders {
+            let manifest = format!("{folder}/Cargo.toml");
+            inputs.add(manifest.as_str(), read(&root.join(&manifest))?);
+            for path in rust_files_below(&root.join(folder).join("src"))? {
                 let name = path.strip_prefix(root).context("a source outside the workspace")?;
                 inputs.add(name.to_string_lossy(), read(&path)?);
             }
         }
-        let packages = locked_packages(&read_toml(&root.join("Cargo.lock"))?);
+        let packages = locked_packages(&read_toml(&root.join("Cargo.lock"))?, object.package);
         inputs.add_workspace_settings(&read_toml(&root.join("Cargo.toml"))?, packages.keys());
         for (name, locked) in &packages {
             inputs.add(format!("Cargo.lock {name}"), locked.as_str());
@@ -102,34 +141,35 @@ impl Record {
 
     /// Whether the committed object is there, unchanged, and was built from sources with this hash. `root` is the
     /// workspace.
-    pub(crate) fn is_current(root: &Path, sources: &str) -> bool {
-        let (Ok(text), Ok(object)) = (fs::read_to_string(root.join(RECORD)), fs::read(root.join(OBJECT)))
-        else {
+    pub(crate) fn is_current(root: &Path, object: &Object, sources: &str) -> bool {
+        let text = fs::read_to_string(root.join(object.record()));
+        let (Ok(text), Ok(bytes)) = (text, fs::read(root.join(object.path()))) else {
             return false;
         };
-        Self::parse(&text) == Some(Self::new(sources.to_owned(), &object))
+        Self::parse(&text, object) == Some(Self::new(sources.to_owned(), &bytes))
     }
 
-    /// Writes the object and its record into the workspace in `root`.
-    pub(crate) fn write(&self, root: &Path, object: &[u8]) -> Result<()> {
-        let folder = root.join(OBJECT).parent().map(Path::to_path_buf).context("the object has no folder")?;
+    /// Writes the object's bytes and its record into the workspace in `root`.
+    pub(crate) fn write(&self, root: &Path, object: &Object, bytes: &[u8]) -> Result<()> {
+        let folder = root.join(object.folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for (path, content) in [(OBJECT, object), (RECORD, self.to_text().as_bytes())] {
-            fs::write(root.join(path), content).with_context(|| format!("cannot write {path}"))?;
+        let record = self.to_text(object);
+        for (path, content) in [(object.path(), bytes), (object.record(), record.as_bytes())] {
+            fs::write(root.join(&path), content).with_context(|| format!("cannot write {path}"))?;
         }
         Ok(())
     }
 
-    fn to_text(&self) -> String {
-        format!("{RECORD_HEADER}\n{}  sources\n{}  balance.bpf.o\n", self.sources, self.object)
+    fn to_text(&self, object: &Object) -> String {
+        format!("{RECORD_HEADER}\n{}  sources\n{}  {}\n", self.sources, self.object, object.name)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str, object: &Object) -> Option<Self> {
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_suffix(name))?;
             line.strip_suffix("  ").map(str::to_owned)
         };
-        Some(Self { sources: value("sources")?, object: value("balance.bpf.o")? })
+        Some(Self { sources: value("sources")?, object: value(object.name)? })
     }
 }
 
@@ -139,15 +179,15 @@ pub(crate) fn read_toml(path: &Path) -> Result<toml::Table> {
     text.parse().with_context(|| format!("{} is not TOML", path.display()))
 }
 
-/// Version and checksum of each locked package that is compiled into the object: what `balance-ebpf` names
+/// Version and checksum of each locked package that is compiled into the object of `package`: what that names
 /// directly, and the eBPF crates below that. Others could only reach the object through one of these, and then
 /// `cargo xtask build-ebpf --check` tells.
-fn locked_packages(lock: &toml::Table) -> BTreeMap<String, String> {
+fn locked_packages(lock: &toml::Table, package: &str) -> BTreeMap<String, String> {
     let text = |package: &toml::Value, key| package.get(key).and_then(toml::Value::as_str).map(str::to_owned);
     let packages = lock.get("package").and_then(toml::Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let direct: Vec<String> = packages
         .iter()
-        .filter(|package| text(package, "name").as_deref() == Some("balance-ebpf"))
+        .filter(|locked| text(locked, "name").as_deref() == Some(package))
         .filter_map(|package| package.get("dependencies")?.as_array())
         .flatten()
         // "name", or "name version" where several versions are locked.
@@ -245,7 +285,7 @@ mod tests {
     }
 
     fn hash(root: &Path) -> String {
-        Inputs::collect(root, &["flag"]).unwrap().hash()
+        Inputs::collect(root, &DAEMON, &["flag"]).unwrap().hash()
     }
 
     /// The hash before and after `from` becomes `to` in a file.
@@ -334,7 +374,7 @@ mod tests {
     #[test]
     fn another_flag_changes_the_hash() {
         let folder = workspace();
-        let hash_with = |recipe: &[&str]| Inputs::collect(folder.path(), recipe).unwrap().hash();
+        let hash_with = |recipe: &[&str]| Inputs::collect(folder.path(), &DAEMON, recipe).unwrap().hash();
         assert_ne!(hash_with(&["a"]), hash_with(&["a", "b"]));
     }
 
@@ -352,11 +392,11 @@ mod tests {
     fn a_record_is_current_until_sources_or_object_change() {
         let folder = workspace();
         let root = folder.path();
-        assert!(!Record::is_current(root, "00"), "nothing recorded yet");
-        Record::new("00".to_owned(), b"object").write(root, b"object").unwrap();
-        assert!(Record::is_current(root, "00"));
-        assert!(!Record::is_current(root, "01"), "other sources");
-        write(root, OBJECT, "another object");
-        assert!(!Record::is_current(root, "00"), "the object was changed by hand");
+        assert!(!Record::is_current(root, &DAEMON, "00"), "nothing recorded yet");
+        Record::new("00".to_owned(), b"object").write(root, &DAEMON, b"object").unwrap();
+        assert!(Record::is_current(root, &DAEMON, "00"));
+        assert!(!Record::is_current(root, &DAEMON, "01"), "other sources");
+        write(root, &DAEMON.path(), "another object");
+        assert!(!Record::is_current(root, &DAEMON, "00"), "the object was changed by hand");
     }
 }
