@@ -44,7 +44,7 @@ pub enum DatapathError {
         source: std::io::Error,
     },
     /// The object could not be loaded: no right to, or a kernel that refuses it.
-    #[error("cannot load the eBPF programs: {0}; this needs root and Linux 5.10 or later")]
+    #[error("cannot load the eBPF programs: {0}; this needs root and Linux 5.11 or later")]
     Load(#[from] Box<aya::EbpfError>),
     /// The object is not what this program was built for.
     #[error("the eBPF object has no {0}; it was not built from these sources")]
