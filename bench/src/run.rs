@@ -47,6 +47,8 @@ impl Plan {
 
     /// Measures. What cannot be measured is in the report, with the reason.
     pub fn run(&self, core: &Core, progress: Progress<'_>) -> Report {
+        // Before anything else: the sources may be changed meanwhile.
+        let environment = Environment::look(core.number());
         let mut results = Results::default();
         for group in [Group::Packets, Group::Flows, Group::Isps, Group::Bulk] {
             let traffics: Vec<&Traffic> = self.traffics.iter().filter(|it| it.group == group).collect();
@@ -54,7 +56,7 @@ impl Plan {
                 self.run_group(core, group, &traffics, &mut results, progress);
             }
         }
-        results.report(Environment::look(core.number()), self)
+        results.report(environment, self)
     }
 
     /// Measures all cases with several kinds of traffic in turn.
