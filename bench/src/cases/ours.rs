@@ -6,11 +6,8 @@ use serde_json::Value;
 
 use super::Size;
 
-/// How much larger than the number of flows the cache is: an LRU evicts before it is full.
-const ROOM: u32 = 4;
-/// How many flows the cache holds by default, and at most.
-const DEFAULT_FLOWS: u32 = 131_072;
-const MOST_FLOWS: u32 = 8_388_608;
+/// How many flows the cache has room for by default.
+const DEFAULT_FLOWS: u32 = 32_768;
 
 /// All packets go through the kernel.
 pub(super) fn off(lab: &Lab, size: Size) -> anyhow::Result<Option<Daemon>> {
@@ -28,11 +25,7 @@ pub(super) fn xdp(lab: &Lab, size: Size) -> anyhow::Result<Option<Daemon>> {
 }
 
 fn start(lab: &Lab, size: Size, acceleration: &str) -> anyhow::Result<Option<Daemon>> {
-    let config = lab.write_config(&config(lab, size, acceleration))?;
-    // A balance-user from before there was acceleration does not know the word, and does without.
-    if acceleration == "off" && lab.balance_ok(&["check", "--config", &config.to_string_lossy()]).is_err() {
-        lab.write_config(&lab.config())?;
-    }
+    lab.write_config(&config(lab, size, acceleration))?;
     let daemon = lab.start_up()?;
     let status = lab.status()?;
     let not = not_accelerated(&status, acceleration);
@@ -41,13 +34,16 @@ fn start(lab: &Lab, size: Size, acceleration: &str) -> anyhow::Result<Option<Dae
 }
 
 fn config(lab: &Lab, size: Size, acceleration: &str) -> String {
-    let flows = size.flows.saturating_mul(ROOM).clamp(DEFAULT_FLOWS, MOST_FLOWS);
+    let flows = size.flows.max(DEFAULT_FLOWS);
     format!("acceleration = \"{acceleration}\"\n\n{}\n[fast_path]\nflows = {flows}\n", lab.config())
 }
 
 /// The devices that are not accelerated as wanted, and why.
 fn not_accelerated(status: &Value, wanted: &str) -> Vec<String> {
-    let devices = status.get("acceleration").and_then(Value::as_array);
+    let devices = status.get("acceleration").and_then(Value::as_array).filter(|devices| !devices.is_empty());
+    if devices.is_none() {
+        return vec!["no device".to_owned()];
+    }
     let text = |device: &Value, field: &str| {
         device.get(field).and_then(Value::as_str).unwrap_or("nothing is said").to_owned()
     };
@@ -68,6 +64,6 @@ mod tests {
             { "device": "dsl0", "kind": "tc", "reason": "no XDP" },
         ] });
         assert_eq!(not_accelerated(&status, "xdp"), ["dsl0 (no XDP)"]);
-        assert!(not_accelerated(&json!({ "acceleration": [] }), "off").is_empty());
+        assert_eq!(not_accelerated(&json!({ "acceleration": [] }), "off"), ["no device"]);
     }
 }
