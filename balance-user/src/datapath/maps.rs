@@ -1,5 +1,7 @@
 //! The pinned maps, typed.
 
+mod flows;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::lpm_trie::Key;
@@ -25,6 +27,8 @@ pub struct Maps {
     counters: PerCpuArray<MapData, IspCounters>,
     verdicts: PerCpuArray<MapData, Count>,
     paths: Array<MapData, Path>,
+    flows_v4: MapData,
+    flows_v6: MapData,
 }
 
 impl Maps {
@@ -40,6 +44,8 @@ impl Maps {
             counters: open(pins, "COUNTERS", Map::PerCpuArray)?,
             verdicts: open(pins, "VERDICTS", Map::PerCpuArray)?,
             paths: open(pins, "PATHS", Map::Array)?,
+            flows_v4: MapData::from_pin(pins.map("FLOWS_V4")).map_err(map_error("FLOWS_V4"))?,
+            flows_v6: MapData::from_pin(pins.map("FLOWS_V6")).map_err(map_error("FLOWS_V6"))?,
         })
     }
 
@@ -134,7 +140,7 @@ impl Maps {
                 let generation = before.generation.wrapping_add(u32::from(is_void));
                 let after = Path { generation, learn: u32::from(learn) };
                 if after != before {
-                    self.paths.set(u32::from(index), after, 0).map_err(map_error("PATHS"))?;
+                    self.set_path(index, after)?;
                 }
             }
         }
@@ -143,6 +149,10 @@ impl Maps {
 
     fn path(&self, index: u8) -> Result<Path, DatapathError> {
         self.paths.get(&u32::from(index), 0).map_err(map_error("PATHS"))
+    }
+
+    fn set_path(&mut self, index: u8, path: Path) -> Result<(), DatapathError> {
+        self.paths.set(u32::from(index), path, 0).map_err(map_error("PATHS"))
     }
 
     fn apply_isps(&mut self, plan: &BTreeMap<IspId, IspEntry>) -> Result<(), DatapathError> {
