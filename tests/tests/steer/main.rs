@@ -3,6 +3,7 @@
 
 mod devices;
 mod fixtures;
+mod headers;
 mod kernel;
 mod mutated;
 mod parser;

@@ -53,7 +53,7 @@ fn ten_thousand_mutated_packets_pass_and_are_marked_as_the_host_would() {
 }
 
 /// One to three mutations, most of them in the headers.
-fn mutated(original: &Fixture, others: &[Fixture], random: &mut Random) -> Vec<u8> {
+pub(crate) fn mutated(original: &Fixture, others: &[Fixture], random: &mut Random) -> Vec<u8> {
     let mut bytes = original.bytes.clone();
     for _ in 0..=random.below(3) {
         let headers = bytes.len().min(80);
@@ -94,7 +94,7 @@ fn mutated(original: &Fixture, others: &[Fixture], random: &mut Random) -> Vec<u
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -106,7 +106,7 @@ impl Random {
     }
 
     /// A number below `limit`, which is not 0.
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         usize::try_from(self.next() % limit as u64).unwrap()
     }
 }
