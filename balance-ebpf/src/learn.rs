@@ -20,7 +20,7 @@ pub(crate) fn snapshot<A: Cached, const L3: usize>(
     flow: u64,
     device: &Device,
 ) {
-    if device.fast == 0 || !headers.may_go_fast() {
+    if device.fast == 0 || !headers.may_go_fast() || headers.may_have_helper() {
         return;
     }
     let mac = if L3 == ETHERNET { skb.direct().destination_mac() } else { Some(Mac::default()) };

@@ -41,12 +41,12 @@ pub(crate) static COUNTERS: PerCpuArray<IspCounters> = PerCpuArray::pinned(ISP_E
 #[map]
 pub(crate) static VERDICTS: PerCpuArray<Count> = PerCpuArray::pinned(Verdict::COUNT, 0);
 
-/// Flows of late, by hash, to tell new ones from known ones, and which of them are worth learning. An LRU evicts before it
-/// is full.
+/// Flows of late, by hash, to tell new ones from known ones, and which of them are worth learning. Its size comes from the
+/// config.
 #[map]
-pub(crate) static SEEN: LruHashMap<u64, Seen> = LruHashMap::pinned(131_072, 0);
+pub(crate) static SEEN: LruHashMap<u64, Seen> = LruHashMap::pinned(1024, 0);
 
-/// The flow cache for IPv4; its size comes from the config.
+/// The flow cache for IPv4; its size comes from the config too.
 #[map]
 pub(crate) static FLOWS_V4: LruHashMap<Key<V4>, Entry<V4>> = LruHashMap::pinned(1024, 0);
 

@@ -109,6 +109,15 @@ impl<A: Ip> Headers<A> {
         self.ttl > 1 && !self.ends
     }
 
+    /// Is it of a protocol that conntrack has helpers for, which look into every packet and may rewrite what is in there (FTP, TFTP,
+    /// RPC, NetBIOS, SNMP, RTSP, H.323, PPTP, SIP, IRC, Amanda)? By the usual ports, as only these tell.
+    #[inline(always)]
+    pub const fn may_have_helper(&self) -> bool {
+        let [s0, s1, d0, d1] = self.ports.to_ne_bytes();
+        !matches!(self.l4, L4::Echo)
+            && (has_helper(u16::from_be_bytes([s0, s1])) || has_helper(u16::from_be_bytes([d0, d1])))
+    }
+
     /// Where the transport checksum is, from the transport header.
     #[inline(always)]
     pub const fn checksum_offset(&self) -> usize {
@@ -151,6 +160,10 @@ impl<A: Ip> Headers<A> {
         let fixed = u32::from_ne_bytes([l0, l1, next, 0]);
         Some((next, length, hop_limit, u64::from(first) << 32 | u64::from(fixed), 40))
     }
+}
+
+const fn has_helper(port: u16) -> bool {
+    matches!(port, 21 | 69 | 111 | 137 | 161 | 554 | 1719 | 1720 | 1723 | 5060 | 6667 | 10080)
 }
 
 /// Protocol, ports, whether it begins or ends a connection, and what is fixed.

@@ -8,6 +8,8 @@ mod checksum;
 mod entry;
 mod headers;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 pub use entry::{Arrival, Departure, Entry, Flags, Key, Mac, Origin, Snapshot, learn};
 pub use headers::{Headers, L4};

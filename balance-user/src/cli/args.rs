@@ -78,6 +78,16 @@ Examples:
     #[command(after_help = "Example:\n  balance-user auto DSL")]
     Auto(IspName),
 
+    /// Drop what the fast path has learned of the flows of an ISP, or of all
+    ///
+    /// No flow breaks: its next packet goes through the kernel, and by what the kernel does with it the flow is learned
+    /// anew. Changed routes, firewall rules and so on are noticed within a lease anyway; this is for whoever cannot wait.
+    #[command(after_help = "\
+Examples:
+  balance-user flush                      all of it
+  balance-user flush CABLE                that of CABLE; the flows of other ISPs stay fast")]
+    Flush(Flush),
+
     /// Check a config and say what is wrong with it, if anything; changes nothing and needs no root
     #[command(after_help = "Example:\n  balance-user check balance.toml && systemctl reload balance")]
     Check(Check),
@@ -139,6 +149,13 @@ pub struct SetWeight {
 pub struct IspName {
     /// The ISP
     pub name: String,
+}
+
+/// What `flush` can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Flush {
+    /// The ISP; all, and what goes between LANs, if none is named
+    pub name: Option<String>,
 }
 
 /// What `check` can be told.
@@ -277,6 +294,8 @@ mod tests {
             "up CABLE",
             "down CABLE",
             "auto CABLE",
+            "flush",
+            "flush CABLE",
             "check f",
             "stop",
         ] {
@@ -299,6 +318,8 @@ mod tests {
             ("down", "<NAME>"),
             ("auto", "<NAME>"),
             ("up CABLE DSL", "'DSL'"),
+            ("flush CABLE DSL", "'DSL'"),
+            ("flush --all", "--all"),
             ("stop now", "'now'"),
             ("check a b", "'b'"),
             ("status -s --json", "cannot be used with"),

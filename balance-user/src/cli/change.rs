@@ -25,7 +25,8 @@ pub(super) fn force(instance: &str, isp: String, to: Force) -> anyhow::Result<()
     change(instance, &isp.clone(), &Request::Force { isp, to })
 }
 
-fn change(instance: &str, name: &str, request: &Request) -> anyhow::Result<()> {
+/// Asks the daemon to change something; `name` is that of the ISP.
+pub(super) fn change(instance: &str, name: &str, request: &Request) -> anyhow::Result<()> {
     match ask(&Instance::new(instance), request)? {
         Response::Done => Ok(()),
         Response::NoSuchIsp { isps } => Err(UsageError::NoSuchIsp { name: name.to_owned(), isps }.into()),

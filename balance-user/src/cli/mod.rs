@@ -6,6 +6,7 @@ pub mod report;
 
 mod change;
 mod check;
+mod flush;
 mod run;
 mod status;
 mod stop;
@@ -68,6 +69,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Up(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Up),
         Command::Down(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Down),
         Command::Auto(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Auto),
+        Command::Flush(flush) => flush::flush(&cli.instance, flush.name.as_deref()),
         Command::Check(check) => check::check(&check.config),
         Command::Stop => {
             start_log(cli.log_level);

@@ -64,6 +64,8 @@ pub struct Isp {
     pub loss_percent: Option<f64>,
     /// How many flows were steered to it.
     pub flows: Option<u64>,
+    /// How many flows go the fast path now.
+    pub fast_flows: Option<u64>,
     /// Packets sent by it.
     pub tx_packets: Option<u64>,
     /// Bytes sent by it.
@@ -193,6 +195,7 @@ mod samples {
             jitter_ms: None,
             loss_percent: None,
             flows: None,
+            fast_flows: None,
             tx_packets: None,
             tx_bytes: None,
             rx_packets: None,
@@ -225,6 +228,9 @@ mod samples {
                     jitter_ms: Some(2.04),
                     loss_percent: Some(0.0),
                     flows: Some(412),
+                    fast_flows: Some(90),
+                    fast_packets: Some(98_000),
+                    slow_packets: Some(2_000),
                     since: Some(now() - Duration::from_secs(3 * DAY + 2 * 3600)),
                     ..isp("CABLE", "eth0")
                 },
@@ -235,6 +241,8 @@ mod samples {
                     jitter_ms: Some(40.0),
                     loss_percent: Some(8.3),
                     flows: Some(97),
+                    fast_packets: Some(0),
+                    slow_packets: Some(700),
                     since: Some(now() - Duration::from_mins(4)),
                     reason: Some("1.1.1.1 does not answer".to_owned()),
                     ..isp("DSL", "ppp0")
@@ -268,7 +276,7 @@ mod tests {
         report.isps.truncate(1);
         report.isps[0].share = 1.0 / 3.0;
         report.isps[0].tx_bytes = Some(u64::MAX);
-        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"since":"2024-10-00","reason":null}]}"#;
+        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}]}"#;
         let since = humantime::format_rfc3339_seconds(report.isps[0].since.unwrap()).to_string();
         assert!(since.ends_with("T22:00:00Z"), "{since}");
         assert_eq!(serde_json::to_string(&report).unwrap(), expected.replace("2024-10-00", &since));

@@ -31,8 +31,20 @@ pub(super) fn status(instance: &str, arguments: &Status) -> anyhow::Result<()> {
     output::print(&text).context("cannot print")
 }
 
-fn gather(name: &str) -> anyhow::Result<Report> {
-    let instance = Instance::new(name);
+/// How many flows each ISP has, where that can be counted; those that have none are left out.
+struct Flows {
+    all: Option<BTreeMap<IspId, u64>>,
+    fast: Option<BTreeMap<IspId, u64>>,
+}
+
+impl Flows {
+    fn of(isp: IspId, counts: Option<&BTreeMap<IspId, u64>>) -> Option<u64> {
+        counts.map(|counts| counts.get(&isp).copied().unwrap_or(0))
+    }
+}
+
+/// The maps of an instance that balances.
+pub(super) fn open_maps(name: &str) -> anyhow::Result<Maps> {
     let pins = Pins::of(name);
     if !pins.exist() {
         let others = instances();
@@ -44,14 +56,19 @@ fn gather(name: &str) -> anyhow::Result<Report> {
         }
         bail!("there is no instance {name}; there is {}", others.join(", "));
     }
-    let maps = Maps::open(&pins)?;
+    Ok(Maps::open(&pins)?)
+}
+
+fn gather(name: &str) -> anyhow::Result<Report> {
+    let instance = Instance::new(name);
+    let maps = open_maps(name)?;
     let pid = instance.daemon();
     let (quality, told) = match pid.map(|_| ask(&instance, &Request::Quality)) {
         Some(Ok(Response::Quality { isps, acceleration })) => (Some(isps), Some(acceleration)),
         _ => (None, None),
     };
     let mask = maps.settings()?.mark_mask;
-    let flows = conntrack::count_by_mark(mask).ok();
+    let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
     let tables = Family::ALL.map(|family| maps.table(family));
     let tables: Vec<BucketTable> = tables.into_iter().collect::<Result<_, _>>()?;
     let isps = maps
@@ -59,7 +76,7 @@ fn gather(name: &str) -> anyhow::Result<Report> {
         .into_iter()
         .map(|(id, entry)| {
             let quality = quality.as_ref().map(|isps| isps.get(&entry.name()).cloned().unwrap_or_default());
-            isp(&maps, id, &entry, &tables, flows.as_ref(), quality.unwrap_or_default())
+            isp(&maps, id, &entry, &tables, &flows, quality.unwrap_or_default())
         })
         .collect::<anyhow::Result<Vec<Isp>>>()?;
     Ok(Report {
@@ -89,7 +106,7 @@ fn isp(
     id: IspId,
     entry: &IspEntry,
     tables: &[BucketTable],
-    flows: Option<&BTreeMap<IspId, u64>>,
+    flows: &Flows,
     quality: Quality,
 ) -> anyhow::Result<Isp> {
     let counters = maps.counters(id)?;
@@ -115,7 +132,8 @@ fn isp(
         rtt_ms: quality.rtt_ms,
         jitter_ms: quality.jitter_ms,
         loss_percent: quality.loss_percent,
-        flows: flows.map(|flows| flows.get(&id).copied().unwrap_or(0)),
+        flows: Flows::of(id, flows.all.as_ref()),
+        fast_flows: Flows::of(id, flows.fast.as_ref()),
         tx_packets: Some(tx.packets),
         tx_bytes: Some(tx.bytes),
         rx_packets: Some(rx.packets),

@@ -7,11 +7,13 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterProtoFamily};
 
 pub(super) const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_PROTOINFO: u16 = 4;
 const CTA_MARK: u16 = 8;
 pub(super) const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTOINFO_TCP: u16 = 1;
 
 /// The length of the header before the attributes (`nfgenmsg`): family, version, resource id.
 const HEADER_LEN: usize = 4;
@@ -29,6 +31,8 @@ pub(super) struct Entry<'a> {
     pub(super) reply: &'a [u8],
     /// The zone, where there is one: in big endian byte order.
     pub(super) zone: Option<&'a [u8]>,
+    /// It is a TCP connection.
+    pub(super) is_tcp: bool,
 }
 
 impl<'a> Entry<'a> {
@@ -36,11 +40,14 @@ impl<'a> Entry<'a> {
     pub(super) fn parse(payload: &'a [u8]) -> Option<Self> {
         let (header, attributes) = payload.split_at_checked(HEADER_LEN)?;
         let family = NetfilterHeader::parse(header).ok()?.family;
-        let mut entry = Self { family, mark: 0, original: &[], reply: &[], zone: None };
+        let mut entry = Self { family, mark: 0, original: &[], reply: &[], zone: None, is_tcp: false };
         for (kind, value) in attributes_of(attributes) {
             match kind {
                 CTA_TUPLE_ORIG => entry.original = value,
                 CTA_TUPLE_REPLY => entry.reply = value,
+                CTA_PROTOINFO => {
+                    entry.is_tcp = attributes_of(value).any(|(kind, _)| kind == CTA_PROTOINFO_TCP);
+                }
                 CTA_MARK => entry.mark = u32::from_be_bytes(value.try_into().ok()?),
                 CTA_ZONE => entry.zone = Some(value),
                 _ => {}

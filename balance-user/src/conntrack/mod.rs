@@ -1,4 +1,5 @@
-//! The kernel's connection tracking: deleting, counting and adopting flows by the ISP in their mark.
+//! The kernel's connection tracking: deleting, counting and adopting flows by the ISP in their mark, and TCP's
+//! windows.
 //!
 //! Everything here blocks; callers in async code use `spawn_blocking`.
 
@@ -13,14 +14,19 @@ use std::net::IpAddr;
 use balance_common::{Family, IspId};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::NetfilterProtoFamily;
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP};
 
 use entry::{CTA_TUPLE_ORIG, CTA_ZONE, Entry};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};
 
-/// How many entries are adopted with one system call. The answers, one for each that is gone, must fit the socket.
-const ADOPT_BATCH: usize = 64;
+/// How many entries are changed with one system call. The answers, one for each that is gone, must fit the socket.
+const BATCH: usize = 64;
+
+/// `IP_CT_TCP_FLAG_BE_LIBERAL` of `linux/netfilter/nf_conntrack_tcp.h`.
+const TCP_BE_LIBERAL: u8 = 0x08;
+const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
 
 /// Why conntrack could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -77,18 +83,35 @@ pub fn count_by_mark(mask: u32) -> Result<BTreeMap<IspId, u64>, ConntrackError> 
 /// address that several ISPs have says nothing. Returns how many flows were adopted.
 pub fn adopt(mask: u32, isps: &[(IspMark, Vec<IpAddr>)]) -> Result<usize, ConntrackError> {
     let owners = owners(isps);
-    let mut updates = Updates { socket: ConntrackSocket::open()?, waiting: Vec::new(), adopted: 0 };
+    let mut updates = Updates::open()?;
     ConntrackSocket::open()?.dump(mark_attributes(0, mask).to_vec(), |payload| {
         if let Some(entry) = Entry::parse(payload)
             && entry.mark & mask == 0
             && let Some(mark) = owner_of(&entry, &owners)
         {
-            updates.push(&entry, mark)?;
+            updates.push(&entry, mark_attributes(mark.value(), mark.mask()))?;
         }
         Ok(())
     })?;
-    updates.flush()?;
-    Ok(updates.adopted)
+    updates.finish()
+}
+
+/// Has conntrack take the packets of all TCP connections that there are for valid from now on, whatever windows it knows
+/// of. Packets of the fast path have passed it by, and what it accepts beyond its windows because the sysctl says so does
+/// not move them: without this, it would cut these connections as soon as the sysctl is put back. All TCP connections of the
+/// network namespace, because it does not say which ones went fast: between LANs they have no mark. That does no harm, as
+/// for each of them it was so until now, and new ones are judged as ever. Returns how many there were.
+pub fn free_tcp_of_windows() -> Result<usize, ConntrackError> {
+    let both_ways = [CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, CTA_PROTOINFO_TCP_FLAGS_REPLY];
+    // The bit, and the mask of what to change.
+    let flags = |kind| ProtoInfoTCP::Other(DefaultNla::new(kind, vec![TCP_BE_LIBERAL, TCP_BE_LIBERAL]));
+    let change = ConntrackAttribute::CtaProtoInfo(vec![ProtoInfo::TCP(both_ways.map(flags).to_vec())]);
+    let mut updates = Updates::open()?;
+    ConntrackSocket::open()?.dump(Vec::new(), |payload| match Entry::parse(payload) {
+        Some(entry) if entry.is_tcp => updates.push(&entry, [change.clone()]),
+        _ => Ok(()),
+    })?;
+    updates.finish()
 }
 
 /// Which ISP an address belongs to; none if several have it.
@@ -112,27 +135,41 @@ fn owner_of(entry: &Entry<'_>, owners: &Owners) -> Option<IspMark> {
     owner(entry.reply_destination()).or_else(|| owner(entry.original_destination()))
 }
 
-/// Changes of marks on their way to the kernel.
+/// Changes of entries on their way to the kernel.
 struct Updates {
     socket: ConntrackSocket,
     waiting: Vec<(NetfilterProtoFamily, ConntrackMessage)>,
-    adopted: usize,
+    done: usize,
 }
 
 impl Updates {
-    fn push(&mut self, entry: &Entry<'_>, mark: IspMark) -> Result<(), ConntrackError> {
+    fn open() -> Result<Self, ConntrackError> {
+        Ok(Self { socket: ConntrackSocket::open()?, waiting: Vec::new(), done: 0 })
+    }
+
+    fn push(
+        &mut self,
+        entry: &Entry<'_>,
+        change: impl IntoIterator<Item = ConntrackAttribute>,
+    ) -> Result<(), ConntrackError> {
         let raw = |kind, value: &[u8]| ConntrackAttribute::Other(DefaultNla::new(kind, value.to_vec()));
         // The entry is named the way the kernel named it to us.
         let mut attributes = vec![raw(CTA_TUPLE_ORIG | NLA_F_NESTED, entry.original)];
         attributes.extend(entry.zone.map(|zone| raw(CTA_ZONE, zone)));
-        attributes.extend(mark_attributes(mark.value(), mark.mask()));
+        attributes.extend(change);
         // `New` without NLM_F_CREATE changes an entry that exists, and never makes one.
         self.waiting.push((entry.family, ConntrackMessage::New(attributes)));
-        if self.waiting.len() < ADOPT_BATCH { Ok(()) } else { self.flush() }
+        if self.waiting.len() < BATCH { Ok(()) } else { self.flush() }
+    }
+
+    /// Sends what is left. Returns how many entries were changed.
+    fn finish(mut self) -> Result<usize, ConntrackError> {
+        self.flush()?;
+        Ok(self.done)
     }
 
     fn flush(&mut self) -> Result<(), ConntrackError> {
-        self.adopted += self.socket.batch(self.waiting.drain(..))?;
+        self.done += self.socket.batch(self.waiting.drain(..))?;
         Ok(())
     }
 }

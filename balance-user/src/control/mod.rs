@@ -32,6 +32,11 @@ pub enum Request {
         /// What it is to be.
         to: Force,
     },
+    /// What the fast path has learned of an ISP, or of all, is void.
+    Flush {
+        /// The ISP's name.
+        isp: Option<String>,
+    },
     /// End, leaving the kernel as it is.
     Quit,
 }

@@ -99,6 +99,11 @@ impl Kernel {
         Ok(())
     }
 
+    /// Voids what the fast path has learned of an ISP, or all.
+    pub(super) fn flush(&mut self, isp: Option<IspId>) -> Result<(), DatapathError> {
+        self.maps.flush(isp)
+    }
+
     /// The ISPs may have other names or ids now.
     pub(super) const fn renamed(&mut self) {
         self.reconciler.rename();

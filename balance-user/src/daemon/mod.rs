@@ -243,6 +243,7 @@ impl Daemon {
                 };
                 self.change(&isp, |isp| Event::Force { isp, forced })
             }
+            Request::Flush { isp } => self.flush(isp.as_deref()),
         };
         // Whoever asked may have gone.
         let _ = answer.send(response);
@@ -250,12 +251,24 @@ impl Daemon {
     }
 
     fn change(&mut self, name: &str, event: impl FnOnce(balance_common::IspId) -> Event) -> Response {
-        let Some(isp) = self.core.isp_named(name) else {
-            let isps = self.core.config().isps.iter().map(|isp| isp.name.clone()).collect();
-            return Response::NoSuchIsp { isps };
-        };
+        let Some(isp) = self.core.isp_named(name) else { return self.no_such_isp() };
         self.core.handle(event(isp), Instant::now());
         Response::Done
+    }
+
+    fn flush(&mut self, name: Option<&str>) -> Response {
+        let isp = match name.map(|name| self.core.isp_named(name)) {
+            Some(None) => return self.no_such_isp(),
+            named => named.flatten(),
+        };
+        match self.kernel.flush(isp) {
+            Ok(()) => Response::Done,
+            Err(error) => Response::Error { message: error.to_string() },
+        }
+    }
+
+    fn no_such_isp(&self) -> Response {
+        Response::NoSuchIsp { isps: self.core.config().isps.iter().map(|isp| isp.name.clone()).collect() }
     }
 }
 

@@ -6,10 +6,11 @@ use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
 use crate::config::RoutingConfig;
+use crate::conntrack;
 use crate::core::plan::{KernelPlan, ROUTE_PROTOCOL};
 use crate::nat::nft;
 use crate::netlink::{self, routes, rules};
-use crate::sysctl::{Saved, SysctlError, SysctlFacts};
+use crate::sysctl::{Saved, SysctlError, SysctlFacts, liberal_conntrack};
 
 use super::Instance;
 
@@ -63,7 +64,7 @@ impl Reconciler {
     /// Makes routes, rules and sysctls as planned; quick, and writes nothing where all is well. The sysctls too,
     /// since a device that comes back has those of a new one.
     pub(super) async fn routing(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
-        let mut errors = self.sysctls(plan);
+        let mut errors = self.sysctls(plan).await;
         let routes = routes::reconcile(&plan.routes, self.tables.clone()).await;
         let rules = rules::reconcile(&plan.rules, self.priorities.clone()).await;
         errors.extend(routes.into_iter().chain(rules).map(ReconcileError::from));
@@ -75,7 +76,7 @@ impl Reconciler {
         let mut errors = Vec::new();
         match self.nft(plan).await {
             // It may have loaded conntrack, whose sysctls did not exist before.
-            Ok(true) => errors.extend(self.sysctls(plan)),
+            Ok(true) => errors.extend(self.sysctls(plan).await),
             Ok(false) => {}
             Err(error) => errors.push(error.into()),
         }
@@ -97,7 +98,10 @@ impl Reconciler {
         Ok(put)
     }
 
-    fn sysctls(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
+    async fn sysctls(&mut self, plan: &KernelPlan) -> Vec<ReconcileError> {
+        if self.sysctls.puts_back(&liberal_conntrack().key, &plan.sysctls) {
+            free_tcp_of_windows().await;
+        }
         self.sysctls.ensure(&plan.sysctls).into_iter().map(Into::into).collect()
     }
 
@@ -121,7 +125,12 @@ pub(super) async fn undo(
             .collect();
     errors.extend(nft::remove(nft_table).await.err().map(Into::into));
     match Saved::load(&instance.sysctls()) {
-        Ok(mut saved) => errors.extend(saved.restore().into_iter().map(ReconcileError::from)),
+        Ok(mut saved) => {
+            if saved.puts_back(&liberal_conntrack().key, &[]) {
+                free_tcp_of_windows().await;
+            }
+            errors.extend(saved.restore().into_iter().map(ReconcileError::from));
+        }
         Err(error) => errors.push(error.into()),
     }
     for file in names_files(nft_table) {
@@ -133,6 +142,16 @@ pub(super) async fn undo(
         }
     }
     errors
+}
+
+/// What has gone fast survives that conntrack becomes strict again. That it fails is no reason not to go on: without such
+/// requests the kernel may have no conntrack at all.
+async fn free_tcp_of_windows() {
+    match tokio::task::spawn_blocking(conntrack::free_tcp_of_windows).await {
+        Ok(Ok(flows)) => tracing::debug!(flows, "conntrack goes on to accept TCP flows that went fast"),
+        Ok(Err(error)) => tracing::warn!(%error, "TCP flows that went fast may break"),
+        Err(_) => {}
+    }
 }
 
 const fn tables(first: u32) -> RangeInclusive<u32> {
@@ -175,7 +194,6 @@ mod tests {
     use super::*;
     use crate::core::nft_table_name;
     use crate::core::plan::NftTable;
-    use crate::sysctl::liberal_conntrack;
 
     const LIBERAL: &str = "net.netfilter.nf_conntrack_tcp_be_liberal";
 

@@ -42,7 +42,7 @@ pub(super) const HOOKS: [Hook; 6] =
     [LAN_INGRESS, LAN_INGRESS_IP, ISP_INGRESS, ISP_INGRESS_IP, EGRESS, EGRESS_IP];
 
 /// The maps that have room for as many flows as the config says.
-const FLOW_MAPS: [&str; 2] = ["FLOWS_V4", "FLOWS_V6"];
+const FLOW_MAPS: [&str; 3] = ["FLOWS_V4", "FLOWS_V6", "SEEN"];
 
 /// How many entries hold so many flows: one for each direction, and as much again, since an LRU evicts before it is full.
 const fn flow_entries(flows: u32) -> u32 {

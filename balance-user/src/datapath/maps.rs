@@ -1,5 +1,7 @@
 //! The pinned maps, typed.
 
+mod flows;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::lpm_trie::Key;
@@ -26,6 +28,8 @@ pub struct Maps {
     verdicts: PerCpuArray<MapData, Count>,
     paths: Array<MapData, Path>,
     xdp_targets: DevMapHash<MapData>,
+    flows_v4: MapData,
+    flows_v6: MapData,
 }
 
 impl Maps {
@@ -42,6 +46,8 @@ impl Maps {
             verdicts: open(pins, "VERDICTS", Map::PerCpuArray)?,
             paths: open(pins, "PATHS", Map::Array)?,
             xdp_targets: open(pins, "XDP_TARGETS", Map::DevMapHash)?,
+            flows_v4: MapData::from_pin(pins.map("FLOWS_V4")).map_err(map_error("FLOWS_V4"))?,
+            flows_v6: MapData::from_pin(pins.map("FLOWS_V6")).map_err(map_error("FLOWS_V6"))?,
         })
     }
 

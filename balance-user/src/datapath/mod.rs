@@ -1,6 +1,7 @@
 //! The eBPF side of the daemon: loading and pinning, attaching to devices, and the maps.
 
 mod attach;
+mod batch;
 mod clsact;
 mod maps;
 mod pins;

@@ -121,6 +121,12 @@ impl Saved {
         errors
     }
 
+    /// Would [`Self::ensure`] of this plan put this setting back?
+    #[must_use]
+    pub fn puts_back(&self, key: &str, plan: &[Sysctl]) -> bool {
+        self.changes.iter().any(|change| change.key == key) && plan.iter().all(|sysctl| sysctl.key != key)
+    }
+
     /// Puts everything back, last set first, but for what somebody else has changed since, and removes the file. What
     /// cannot be put back stays in the file for another attempt.
     pub fn restore(&mut self) -> Vec<SysctlError> {

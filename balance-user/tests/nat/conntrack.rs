@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use balance_common::{Family, IspId};
-use balance_user::conntrack::{IspMark, adopt, count_by_mark, delete_by_mark};
+use balance_user::conntrack::{IspMark, adopt, count_by_mark, delete_by_mark, free_tcp_of_windows};
 
 use crate::netns::Netns;
 
@@ -98,4 +98,27 @@ fn entries_are_adopted_and_counted_over_many_batches_and_datagrams() {
     let isps = [(mark(63), addresses(&["192.0.2.2"]))];
     assert_eq!(netns.run(|| adopt(MASK, &isps)).unwrap(), usize::from(FLOWS));
     assert_eq!(netns.run(|| count_by_mark(MASK)).unwrap(), BTreeMap::from([(id(63), u64::from(FLOWS))]));
+}
+
+#[test]
+fn tcp_connections_and_nothing_else_are_freed_of_their_windows() {
+    const FLOWS: u16 = 200;
+    let Some(netns) = Netns::new() else { return };
+    insert(&netns, 1, V4, 0x100);
+    insert(&netns, 1, V6, 0);
+    let script: Vec<_> = (1..=FLOWS)
+        .map(|port| {
+            format!(
+                "-I -p tcp --state ESTABLISHED -t 600 -s 10.0.0.2 -d 10.1.0.2 --sport {port} --dport 53 -m {}\n",
+                port % 2
+            )
+        })
+        .collect();
+    netns.command_with_input("conntrack -R -", &script.concat());
+    netns
+        .command("conntrack -I -p tcp --state ESTABLISHED -t 600 -s fd00::2 -d fd01::2 --sport 1 --dport 53");
+    let before = netns.command("conntrack -L -o id");
+    assert_eq!(netns.run(free_tcp_of_windows).unwrap(), usize::from(FLOWS) + 1);
+    let states = |text: &str| text.matches("ESTABLISHED").count();
+    assert_eq!(states(&netns.command("conntrack -L -o id")), states(&before), "states stay");
 }

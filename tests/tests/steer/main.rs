@@ -4,6 +4,7 @@
 mod agreement;
 mod devices;
 mod fixtures;
+mod headers;
 mod kernel;
 mod mutated;
 mod parser;

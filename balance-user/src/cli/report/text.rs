@@ -7,10 +7,11 @@ use super::{Daemon, DeviceAcceleration, Forced, Isp, Report, State};
 /// The report for people: a table of the ISPs, then a line about the daemon. `now` is what ages are counted to.
 #[must_use]
 pub fn render(report: &Report, now: SystemTime) -> String {
-    let header = ["ISP", "DEVICE", "STATE", "SHARE", "RTT/JITTER", "LOSS", "FLOWS", "SINCE", "REASON"]
-        .map(str::to_owned);
+    let header =
+        ["ISP", "DEVICE", "STATE", "SHARE", "RTT/JITTER", "LOSS", "FLOWS", "FAST", "SINCE", "REASON"]
+            .map(str::to_owned);
     let rows: Vec<_> = std::iter::once(header).chain(report.isps.iter().map(|isp| row(isp, now))).collect();
-    let widths: [usize; 9] = std::array::from_fn(|column| {
+    let widths: [usize; 10] = std::array::from_fn(|column| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     });
     let mut lines: Vec<_> = rows
@@ -57,7 +58,7 @@ pub fn render_short(report: &Report) -> String {
     report.isps.iter().flat_map(|isp| [isp.name.clone(), format!(" {}\n", isp.state)]).collect()
 }
 
-fn row(isp: &Isp, now: SystemTime) -> [String; 9] {
+fn row(isp: &Isp, now: SystemTime) -> [String; 10] {
     let unknown = || "-".to_owned();
     [
         isp.name.clone(),
@@ -70,6 +71,7 @@ fn row(isp: &Isp, now: SystemTime) -> [String; 9] {
         },
         isp.loss_percent.map_or_else(unknown, percent),
         isp.flows.map_or_else(unknown, |flows| flows.to_string()),
+        fast(isp).map_or_else(unknown, percent),
         isp.since.map_or_else(unknown, |since| age(now.duration_since(since).unwrap_or_default())),
         isp.reason.clone().unwrap_or_default(),
     ]
@@ -88,6 +90,12 @@ fn state(isp: &Isp) -> String {
         (Some(Forced::Down), State::Up | State::Suspect) => format!("{state} (forced down)"),
         (Some(_), _) => format!("{state} (forced)"),
     }
+}
+
+/// How much of its packets went the fast path, in percent.
+fn fast(isp: &Isp) -> Option<f64> {
+    let (fast, slow) = (isp.fast_packets?, isp.slow_packets?);
+    (fast + slow > 0).then(|| 100.0 * fast as f64 / (fast + slow) as f64)
 }
 
 /// Whole percents; but what is not nothing does not look like nothing.
@@ -124,10 +132,10 @@ mod tests {
     #[test]
     fn the_table_is_the_one_that_users_like() {
         let expected = "\
-ISP    DEVICE  STATE       SHARE  RTT/JITTER  LOSS  FLOWS  SINCE  REASON
-CABLE  eth0    up          75%    12/2 ms     0%    412    3d02h
-DSL    ppp0    suspect     25%    180/40 ms   8%    97     4m     1.1.1.1 does not answer
-LTE    wwan0   standby(2)  0%     -           -     -      -
+ISP    DEVICE  STATE       SHARE  RTT/JITTER  LOSS  FLOWS  FAST  SINCE  REASON
+CABLE  eth0    up          75%    12/2 ms     0%    412    98%   3d02h
+DSL    ppp0    suspect     25%    180/40 ms   8%    97     0%    4m     1.1.1.1 does not answer
+LTE    wwan0   standby(2)  0%     -           -     -      -     -
 
 daemon: running, pid 123
 fast path: xdp on lan0, eth0; tc on ppp0; off on wwan0
