@@ -6,7 +6,7 @@
 //! daemon's job.
 //!
 //! Traffic is real sockets: [`Flow`] and [`Flows`] ask the internet host which address it sees, [`Stream`] asks all the
-//! time, [`send_one_way`] only sends. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
+//! time, [`send_one_way`] only sends, [`Echo`] pings, [`Transfers`] move bytes in bulk and compare them, and [`flood`] does harm. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
 
 pub mod addresses;
 mod background;
@@ -14,7 +14,9 @@ pub mod checks;
 mod child;
 mod daemon;
 mod dump;
+mod echo;
 pub mod figures;
+mod flood;
 mod flow;
 mod host;
 mod isp;
@@ -27,12 +29,15 @@ mod server;
 pub mod status;
 mod steering;
 mod stream;
+mod transfer;
 mod wire;
 
 pub use balance_common::Family;
 pub use child::Child;
 pub use daemon::{Daemon, Output, binary};
 pub use dump::Dump;
+pub use echo::Echo;
+pub use flood::flood;
 pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, open_new_flows, send_one_way};
 pub use host::Host;
 pub use isp::{Forwarded, Isp, IspSpec};
@@ -41,4 +46,5 @@ pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use steering::{Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
+pub use transfer::{Tally, TransferServer, Transferred, Transfers};
 pub use wire::Transport;
