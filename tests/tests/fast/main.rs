@@ -2,5 +2,9 @@
 #![cfg(test)]
 
 mod changes;
+mod down;
+mod flood;
 mod learn;
 mod support;
+mod tcp;
+mod timeouts;
