@@ -97,6 +97,10 @@ fn an_isp_that_dies_in_one_family_stays_fast_in_the_other() {
 }
 
 fn drop_v4(isp: &Isp) {
-    let rule = "table ip dead { chain everything { type filter hook prerouting priority 0; policy drop; } }";
+    let rule = "table ip dead {
+        chain everything {
+            type filter hook prerouting priority 0; policy drop;
+        }
+    }";
     isp.host().feed("nft", &["-f", "-"], rule).unwrap();
 }

@@ -5,6 +5,7 @@ mod changes;
 mod down;
 mod flood;
 mod learn;
+mod restart;
 mod support;
 mod tcp;
 mod timeouts;
