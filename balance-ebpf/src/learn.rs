@@ -162,16 +162,14 @@ fn is_eligible<A: Cached>(after: &Headers<A>, flow: u64, seed: u64) -> bool {
         unsafe { (*opposite).answered = 1 };
         return true;
     }
-    match SEEN.get_ptr_mut(flow) {
-        // SAFETY: as above.
-        Some(known) => unsafe {
-            (*known).packets = (*known).packets.saturating_add(1);
-            (*known).answered != 0 || (*known).packets >= Seen::PERSISTENT
-        },
-        None => {
-            // Failing, it is learned later.
-            let _ = SEEN.insert(flow, Seen { packets: 1, ..Seen::default() }, 0);
-            false
-        }
+    let Some(known) = SEEN.get_ptr_mut(flow) else {
+        // Failing, it is learned later.
+        let _ = SEEN.insert(flow, Seen { packets: 1, ..Seen::default() }, 0);
+        return false;
+    };
+    // SAFETY: as above.
+    unsafe {
+        (*known).packets = (*known).packets.saturating_add(1);
+        (*known).answered != 0 || (*known).packets >= Seen::PERSISTENT
     }
 }

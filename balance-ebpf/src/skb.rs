@@ -102,7 +102,7 @@ impl Skb<'_> {
         let wanted = if wanted < length { wanted } else { length };
         if self.0.data() + wanted > self.0.data_end() {
             // Some drivers leave even headers in fragments.
-            self.0.pull_data(wanted as u32).ok()?;
+            self.0.pull_data(u32::try_from(wanted).ok()?).ok()?;
         }
         Headers::parse(&self.direct(), l3, length)
     }

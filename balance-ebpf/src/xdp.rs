@@ -27,6 +27,7 @@ fn forward_family<A: Cached>(context: &XdpContext, mut packet: Direct) -> Option
     if !headers.may_go_fast() {
         return None;
     }
+    let counted = u32::try_from(bytes).ok()?;
     // SAFETY: the kernel hands the program a valid context.
     let device = unsafe { (*context.ctx).ingress_ifindex };
     let key = Key::new(&headers, Origin::new(device, 0, headers.l4)?);
@@ -40,6 +41,6 @@ fn forward_family<A: Cached>(context: &XdpContext, mut packet: Direct) -> Option
     let rest = rewrite(&mut packet, &headers, entry)?;
     packet.set_macs(entry.ethernet)?;
     rest.update_checksum(&mut packet)?;
-    count::forwarded(entry.path >> 1, entry.flags.has(Flags::FROM_ISP), bytes as u32);
+    count::forwarded(entry.path >> 1, entry.flags.has(Flags::FROM_ISP), counted);
     Some(true)
 }

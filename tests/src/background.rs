@@ -44,11 +44,20 @@ impl<T: Send + 'static> Background<T> {
     pub(crate) fn stop(mut self) -> io::Result<T> {
         self.end()
     }
+
+    /// Waits until the thread ends by itself and returns its result.
+    pub(crate) fn wait(mut self) -> io::Result<T> {
+        self.join()
+    }
 }
 
 impl<T> Background<T> {
     fn end(&mut self) -> io::Result<T> {
         self.stop.store(true, Ordering::Relaxed);
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<T> {
         let thread = self.thread.take().ok_or_else(gone)?;
         thread.join().map_err(|_| gone())?
     }

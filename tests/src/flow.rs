@@ -62,15 +62,28 @@ impl Flow {
     /// # Errors
     /// `TimedOut` when no answer came in time, else what the network said, such as `ConnectionReset`.
     pub fn ask(&mut self) -> io::Result<IpAddr> {
+        self.ask_socket().map(|source| source.ip())
+    }
+
+    /// Asks the server which address and port it sees.
+    ///
+    /// # Errors
+    /// As [`Flow::ask`].
+    pub fn ask_socket(&mut self) -> io::Result<SocketAddr> {
         let deadline = Instant::now() + self.timeout;
         self.asked += 1;
         self.asker.send(self.asked)?;
         loop {
             if let Some(answer) = self.asker.receive_number(self.asked)? {
-                return Ok(answer.source.ip());
+                return Ok(answer.source);
             }
             wait(&self.asker, PollFlags::POLLIN, deadline)?;
         }
+    }
+
+    /// From now on, each question may take so long.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// Its own end, before any NAT.

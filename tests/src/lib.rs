@@ -6,7 +6,8 @@
 //! daemon's job.
 //!
 //! Traffic is real sockets: [`Flow`] and [`Flows`] ask the internet host which address it sees, [`Stream`] asks all the
-//! time, [`send_one_way`] only sends; a [`Port`] sends and receives whole frames. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
+//! time, [`send_one_way`] only sends, [`Echo`] pings, [`Transfers`] move bytes in bulk and compare them, and [`flood`] does harm;
+//! a [`Port`] sends and receives whole frames. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
 
 pub mod addresses;
 mod background;
@@ -16,7 +17,9 @@ mod child;
 mod counter;
 mod daemon;
 mod dump;
+mod echo;
 pub mod figures;
+mod flood;
 mod flow;
 mod host;
 mod isp;
@@ -31,6 +34,7 @@ mod server;
 pub mod status;
 mod steering;
 mod stream;
+mod transfer;
 mod wire;
 
 pub use balance_common::Family;
@@ -38,6 +42,8 @@ pub use child::Child;
 pub use counter::Counter;
 pub use daemon::{Daemon, Output, binary};
 pub use dump::Dump;
+pub use echo::Echo;
+pub use flood::flood;
 pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, open_new_flows, send_one_way};
 pub use host::Host;
 pub use isp::{Forwarded, Isp, IspSpec};
@@ -47,4 +53,5 @@ pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use steering::{LOOPBACK, Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
+pub use transfer::{Tally, TransferServer, Transferred, Transfers};
 pub use wire::Transport;

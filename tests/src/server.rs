@@ -19,7 +19,7 @@ use crate::wire::{Answer, REQUEST, bind_tcp, bind_udp, canonical, local_address,
 /// Room for more packets than any test has on the way at once, so that a busy machine loses none here.
 const RECEIVE_BUFFER: usize = 64 << 20;
 /// The kernel caps it by `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
+pub(crate) const BACKLOG: i32 = 65_535;
 
 /// A server that answers every request with the source it sees, until it is dropped.
 pub struct Server {
@@ -193,18 +193,18 @@ impl Connection {
     }
 }
 
-fn wait(epoll: &Epoll, events: &mut [EpollEvent]) -> io::Result<usize> {
+pub(crate) fn wait(epoll: &Epoll, events: &mut [EpollEvent]) -> io::Result<usize> {
     match epoll.wait(events, milliseconds(PATIENCE)) {
         Err(nix::errno::Errno::EINTR) => Ok(0),
         result => Ok(result?),
     }
 }
 
-fn token(fd: RawFd) -> u64 {
+pub(crate) fn token(fd: RawFd) -> u64 {
     u64::from(fd.unsigned_abs())
 }
 
-fn unless_timeout<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(crate) fn unless_timeout<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
             Ok(None)

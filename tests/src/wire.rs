@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Length of a request in bytes: the number, big endian.
 pub(crate) const REQUEST: usize = 8;
 /// Length of an answer in bytes: the number, an IPv6 or v4-mapped address and a port, all big endian.
-const ANSWER: usize = REQUEST + 16 + 2;
+pub(crate) const ANSWER: usize = REQUEST + 16 + 2;
 
 /// How a flow is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Answer {
     }
 
     /// Takes one answer off the front of `bytes`, if there is a whole one.
-    fn take(bytes: &mut Vec<u8>) -> Option<Self> {
+    pub(crate) fn take(bytes: &mut Vec<u8>) -> Option<Self> {
         let (number, rest) = bytes.split_first_chunk()?;
         let (address, rest) = rest.split_first_chunk::<16>()?;
         let (port, _) = rest.split_first_chunk()?;
