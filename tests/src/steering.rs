@@ -62,7 +62,11 @@ impl Steering {
         let folder = format!("/sys/fs/bpf/balance/{}/v{ABI}", Self::INSTANCE);
         let mut programs = host.run(|| -> anyhow::Result<Ebpf> {
             std::fs::create_dir_all(&folder)?;
-            Ok(EbpfLoader::new().default_map_pin_directory(&folder).load(OBJECT)?)
+            let mut loader = EbpfLoader::new();
+            for name in ["FLOWS_V4", "FLOWS_V6", "SEEN"] {
+                loader.map_max_entries(name, 1 << 16);
+            }
+            Ok(loader.default_map_pin_directory(&folder).load(OBJECT)?)
         })?;
         for (name, program) in programs.programs_mut() {
             let loaded = match program {

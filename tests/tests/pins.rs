@@ -171,11 +171,16 @@ fn maps_of_another_size_than_they_will_be_loaded_with_are_unpinned() {
         drop(Datapath::load(pins(), Attach::Auto, "/run/qdiscs".into(), 1024).unwrap());
         let all = map_ids();
         let size = |name| MapData::from_pin(pins().map(name)).unwrap().info().unwrap().max_entries();
-        let (v4, v6) = (size("FLOWS_V4"), size("FLOWS_V6"));
-        assert_eq!((v4, v6), (4096, 4096), "room for 1024 flows of two directions, and as much again");
-        pins().prepare(&[("FLOWS_V4", v4), ("FLOWS_V6", v6), ("NO_SUCH_MAP", 1)]).unwrap();
+        let mut sizes = ["FLOWS_V4", "FLOWS_V6", "SEEN"].map(|name| (name, size(name)));
+        assert_eq!(
+            sizes.map(|(_, size)| size),
+            [4096; 3],
+            "room for 1024 flows of two directions, and as much again"
+        );
+        pins().prepare(&[&sizes[..], &[("NO_SUCH_MAP", 1)]].concat()).unwrap();
         assert_eq!(map_ids(), all);
-        pins().prepare(&[("FLOWS_V4", v4 * 2), ("FLOWS_V6", v6)]).unwrap();
+        sizes[0].1 *= 2;
+        pins().prepare(&sizes).unwrap();
         let left: Vec<_> = all.keys().filter(|path| path.exists()).collect();
         assert_eq!(left.len(), all.len() - 1);
         assert!(!pins().map("FLOWS_V4").exists());

@@ -267,16 +267,17 @@ mod samples {
 mod tests {
     use std::time::Duration;
 
-    use super::samples::{now, report};
+    use super::samples::{accelerated, now, report};
     use super::*;
 
     #[test]
     fn the_json_has_every_field_in_order_and_null_for_what_is_not_known() {
         let mut report = report();
         report.isps.truncate(1);
+        report.acceleration = vec![accelerated("ppp0", "tc", Some("ppp0 has no Ethernet header"))];
         report.isps[0].share = 1.0 / 3.0;
         report.isps[0].tx_bytes = Some(u64::MAX);
-        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}]}"#;
+        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}]}"#;
         let since = humantime::format_rfc3339_seconds(report.isps[0].since.unwrap()).to_string();
         assert!(since.ends_with("T22:00:00Z"), "{since}");
         assert_eq!(serde_json::to_string(&report).unwrap(), expected.replace("2024-10-00", &since));

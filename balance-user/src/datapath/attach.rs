@@ -41,15 +41,11 @@ const EGRESS_IP: Hook = Hook { program: "egress_ip", direction: TcAttachType::Eg
 pub(super) const HOOKS: [Hook; 6] =
     [LAN_INGRESS, LAN_INGRESS_IP, ISP_INGRESS, ISP_INGRESS_IP, EGRESS, EGRESS_IP];
 
-/// The maps that have room for as many flows as the config says.
-const FLOW_MAPS: [&str; 3] = ["FLOWS_V4", "FLOWS_V6", "SEEN"];
-
-/// How many entries hold so many flows: one for each direction, and as much again, since an LRU evicts before it is full.
-const fn flow_entries(flows: u32) -> u32 {
-    match flows.saturating_mul(4).checked_next_power_of_two() {
-        Some(entries) => entries,
-        None => 1 << 31,
-    }
+/// The sizes of the maps that have room for as many flows of each family as the config says: an entry for each direction, and
+/// as much again, since an LRU evicts before it is full.
+fn flow_map_sizes(flows: u32) -> [(&'static str, u32); 3] {
+    let entries = flows.saturating_mul(4).checked_next_power_of_two().unwrap_or(1 << 31);
+    ["FLOWS_V4", "FLOWS_V6", "SEEN"].map(|name| (name, entries))
 }
 
 impl Attachment {
@@ -69,7 +65,7 @@ impl Datapath {
     /// `clsact` is the file that remembers which devices had no clsact qdisc before us; `flows` is the number of flows
     /// of each family that the fast path shall have room for.
     pub fn load(pins: Pins, attach: Attach, clsact: PathBuf, flows: u32) -> Result<Self, DatapathError> {
-        let sizes = FLOW_MAPS.map(|name| (name, flow_entries(flows)));
+        let sizes = flow_map_sizes(flows);
         pins.prepare(&sizes)?;
         let mut loader = EbpfLoader::new();
         for (name, entries) in sizes {

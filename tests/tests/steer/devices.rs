@@ -268,7 +268,7 @@ fn a_device_that_is_gone_and_back_has_programs_again() {
         let errors = router.lab.router().run(|| datapath.attach(&BTreeSet::from([lan, new])));
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(router.programs("dsl0"), one_each(attach));
-        assert_eq!(links(), if attach == Attach::Tcx { 3 } else { 0 });
+        assert_eq!(links(), if attach == Attach::Tcx { 4 } else { 0 });
     }
 }
 

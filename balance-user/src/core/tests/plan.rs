@@ -193,8 +193,8 @@ fn programs_go_where_the_devices_are() {
     network.plug("eth9", 70);
     let mut world = World::new(config(isps(2)), network);
     let attachment =
-        |index, device: &str, role| Attachment { index, device: device.to_owned(), role, ethernet: true };
-    let (lan, first) = (attachment(2, "lan0", Role::Lan), attachment(10, "isp0", Role::Isp));
+        |index, device: &str, role, ethernet| Attachment { index, device: device.to_owned(), role, ethernet };
+    let (lan, first) = (attachment(2, "lan0", Role::Lan, true), attachment(10, "isp0", Role::Isp, false));
     assert_eq!(world.plan().attachments, BTreeSet::from([lan.clone(), first.clone()]));
     let devices: Vec<_> = world
         .plan()
@@ -205,7 +205,8 @@ fn programs_go_where_the_devices_are() {
         .collect();
     assert_eq!(devices, [(2, 0, 1), (10, 1, 0)]);
     world.network(|network| network.plug_isp(1, 12));
-    assert_eq!(world.plan().attachments, BTreeSet::from([lan, first, attachment(12, "isp1", Role::Isp)]));
+    let second = attachment(12, "isp1", Role::Isp, true);
+    assert_eq!(world.plan().attachments, BTreeSet::from([lan, first, second]));
     assert_eq!(world.plan().maps.devices[&12].isp, 2);
 }
 
