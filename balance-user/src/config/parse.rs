@@ -17,7 +17,8 @@ use super::{
 
 const TOP_KEYS: &[&str] =
     &["mode", "attach", "acceleration", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
-const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
+const ISP_KEYS: &[&str] =
+    &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
 const MONITOR_KEYS: &[&str] = &[
     "interval",

@@ -72,8 +72,7 @@ fn found(link: &Link, network: &Network) -> Option<Ipv6Net> {
             .min_by_key(|net| (net.prefix_len(), *net))
     };
     let routed = network.sources.iter().filter(|source| source.index == link.index).map(|it| it.prefix);
-    let reserved =
-        network.unreachable.iter().copied().filter(|net| own.iter().any(|own| net.contains(own)));
+    let reserved = network.unreachable.iter().copied().filter(|net| own.iter().any(|own| net.contains(own)));
     shortest(&mut routed.into_iter())
         .or_else(|| shortest(&mut reserved.into_iter()))
         .or_else(|| shortest(&mut own.iter().copied().filter(|_| link.point_to_point)))

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use balance_common::IspId;
 
-use crate::conntrack::IspMark;
 use super::npt::{self, Ipv6Nat, NptIsp};
+use crate::conntrack::IspMark;
 use crate::core::plan::NftTable;
 
 /// What the nft table needs to know of an ISP.
@@ -35,7 +35,12 @@ pub fn nft_table(name: &str, mark_mask: u32, isps: &[NatIsp]) -> NftTable {
         .iter()
         .filter_map(|isp| {
             let mark = IspMark::new(isp.id, mark_mask)?;
-            Some(Isp { number: isp.id.get(), value: mark.value(), device: quoted(&isp.device)?, ipv6: &isp.ipv6 })
+            Some(Isp {
+                number: isp.id.get(),
+                value: mark.value(),
+                device: quoted(&isp.device)?,
+                ipv6: &isp.ipv6,
+            })
         })
         .collect();
     let body = if isps.is_empty() { String::new() } else { body(mark_mask, &isps) };
@@ -56,10 +61,8 @@ fn body(mask: u32, isps: &[Isp<'_>]) -> String {
     let from = devices("from");
     let to = devices("to");
     let marks = elements(isps, |isp| format!("{:#x} : goto restore_{}", isp.value, isp.number));
-    let npt: Vec<NptIsp<'_>> = isps
-        .iter()
-        .map(|isp| NptIsp { number: isp.number, device: &isp.device, ipv6: isp.ipv6 })
-        .collect();
+    let npt: Vec<NptIsp<'_>> =
+        isps.iter().map(|isp| NptIsp { number: isp.number, device: &isp.device, ipv6: isp.ipv6 }).collect();
     let steering = npt::steering(&npt, "");
     let steering_own = npt::steering(&npt, &format!("meta mark & {mask:#x} == 0 "));
     let mut text = format!(

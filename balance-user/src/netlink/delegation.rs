@@ -41,9 +41,11 @@ pub(super) fn removed(network: &Network, message: &RouteMessage) -> Outcome {
 /// Whether a route message (`struct rtmsg`) may be of the second kind, by its family, type and the length of its
 /// destination: a look at three bytes.
 pub(super) fn may_be_reserved(payload: &[u8]) -> bool {
-    const FAMILY: u8 = libc::AF_INET6 as u8;
-    matches!(payload, [FAMILY, 1..=127, _, _, _, _, _, libc::RTN_UNREACHABLE, ..])
+    matches!(payload, [AF_INET6, 1..=127, _, _, _, _, _, libc::RTN_UNREACHABLE, ..])
 }
+
+/// `AF_INET6`, in the one byte that routes have for it.
+const AF_INET6: u8 = 10;
 
 enum Told {
     /// One for each next hop.
@@ -154,7 +156,8 @@ mod tests {
     #[test]
     fn three_bytes_tell_what_is_worth_reading() {
         let message = |family, length, kind| [family, length, 0, 0, 254, 16, 0, kind, 0, 0, 0, 0];
-        let (v4, v6) = (libc::AF_INET as u8, libc::AF_INET6 as u8);
+        let (v4, v6) = (2, AF_INET6);
+        assert_eq!(libc::c_int::from(AF_INET6), libc::AF_INET6);
         assert!(may_be_reserved(&message(v6, 56, libc::RTN_UNREACHABLE)));
         assert!(!may_be_reserved(&message(v6, 0, libc::RTN_UNREACHABLE)));
         assert!(!may_be_reserved(&message(v4, 24, libc::RTN_UNREACHABLE)));

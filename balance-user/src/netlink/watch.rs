@@ -11,9 +11,9 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkM
 use netlink_packet_route::route::{RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{NetlinkError, delegation};
 use super::message::{Outcome, apply};
 use super::socket::{Dumped, Frame, Socket};
+use super::{NetlinkError, delegation};
 use crate::core::network::Network;
 
 /// `RTNLGRP_IPV6_RULE`, for which there is no `RTMGRP_` bit by name.

@@ -103,7 +103,11 @@ impl World {
     }
 
     fn apply(&self) {
-        let isps = [1, 2].map(|id| NatIsp { id: IspId::new(id).unwrap(), device: format!("isp{id}"), ipv6: Ipv6Nat::default() });
+        let isps = [1, 2].map(|id| NatIsp {
+            id: IspId::new(id).unwrap(),
+            device: format!("isp{id}"),
+            ipv6: Ipv6Nat::default(),
+        });
         self.router.block_on(async || nft::apply(&nft_table("balance", MASK, &isps)).await).unwrap();
     }
 

@@ -22,7 +22,8 @@ use super::network::{Address, DefaultRoute, Link, Network};
 use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, Ipv6Mode, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
+    Acceleration, Attach, Config, FastPathConfig, Ipv6Mode, IspConfig, LanConfig, Mode, MonitorConfig,
+    RoutingConfig,
 };
 use crate::sysctl::SysctlFacts;
 
