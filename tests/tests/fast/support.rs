@@ -13,7 +13,7 @@ use balance_user::datapath::{Maps, Pins};
 use nix::sys::signal::Signal;
 
 /// The values of `acceleration` that every test runs with.
-const ACCELERATIONS: &[&str] = &["tc"];
+const ACCELERATIONS: [&str; 2] = ["tc", "xdp"];
 /// The lease, if nothing else is configured.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 /// How much later than it should a thing may be seen on a busy machine.
