@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use balance_user::config::save::{SaveError, save_weight, set_weight};
 use balance_user::config::{
-    Acceleration, Attach, Config, ConfigError, FastPathConfig, Mode, MonitorConfig, RoutingConfig,
+    Acceleration, Attach, Config, ConfigError, FastPathConfig, Ipv6Mode, Mode, MonitorConfig, RoutingConfig,
 };
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");
@@ -103,6 +103,8 @@ fn every_key_is_read() {
         name = "B"
         device = "b0"
         gateway = "2001:db8::1"
+        ipv6 = "npt"
+        prefix = "2001:db8:b::/56"
         [isp.monitor]
         interval = "500ms"
         suspect_interval = "500ms"
@@ -127,6 +129,8 @@ fn every_key_is_read() {
     assert_eq!((a.weight, a.tier, a.targets.len()), (1000, 255, 0));
     assert_eq!((a.gateway_v4, a.gateway_v6), ("192.0.2.1".parse().ok(), "fe80::1".parse().ok()));
     assert_eq!((b.gateway_v4, b.gateway_v6), (None, "2001:db8::1".parse().ok()));
+    assert_eq!((a.ipv6, a.prefix), (Ipv6Mode::Masquerade, None));
+    assert_eq!((b.ipv6, b.prefix), (Ipv6Mode::Npt, "2001:db8:b::/56".parse().ok()));
     let general = MonitorConfig {
         interval: Duration::from_secs(2),
         quorum: 2,
@@ -215,8 +219,8 @@ fn errors_show_the_line_with_the_place_underlined() {
     );
     case(
         "[[isp]]\r\nname = \"A\"\r\n\tdevise\t= \"a0\"\r\n",
-        "balance.toml:3:2: unknown key `devise`: [[isp]] can have name, device, weight, tier, gateway, targets, \
-         monitor\n  |\n3 | \tdevise\t= \"a0\"\n  | \t^^^^^^",
+        "balance.toml:3:2: unknown key `devise`: [[isp]] can have name, device, weight, tier, gateway, targets, ipv6, \
+         prefix, monitor\n  |\n3 | \tdevise\t= \"a0\"\n  | \t^^^^^^",
     );
     case(
         "isp = [{ name = \"Zürich\", device = \"a0\" }]",

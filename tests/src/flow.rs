@@ -48,8 +48,27 @@ impl Flow {
     /// # Errors
     /// As [`Flow::open`].
     pub fn open_to(host: &Host, transport: Transport, to: SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Self::start(host, transport, None, to, timeout)
+    }
+
+    /// Opens a flow to the internet host from one of the host's addresses.
+    ///
+    /// # Errors
+    /// As [`Flow::open`], and when the host does not have the address.
+    pub fn open_from(host: &Host, transport: Transport, from: IpAddr, timeout: Duration) -> io::Result<Self> {
+        let family = if from.is_ipv4() { Family::V4 } else { Family::V6 };
+        Self::start(host, transport, Some(from), addresses::internet(family, SERVER_PORT), timeout)
+    }
+
+    fn start(
+        host: &Host,
+        transport: Transport,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<Self> {
         let deadline = Instant::now() + timeout;
-        let asker = host.run(|| Asker::connect(transport, to))?;
+        let asker = host.run(|| Asker::connect_from(transport, from, to))?;
         while !asker.is_connected()? {
             wait(&asker, PollFlags::POLLOUT, deadline)?;
         }

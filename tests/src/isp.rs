@@ -205,16 +205,17 @@ impl Isp {
                 counter to_internet {{}}
                 counter to_router {{}}
                 counter foreign {{}}
+                set own_v6 {{ type ipv6_addr; flags interval; elements = {{ {} }} }}
                 chain forward {{
                     type filter hook forward priority 0;
                     iifname router ip saddr != {} counter name foreign drop
-                    iifname router ip6 saddr != {} counter name foreign drop
+                    iifname router ip6 saddr != @own_v6 counter name foreign drop
                     iifname router counter name to_internet
                     iifname internet counter name to_router
                 }}
             }}",
-            net.prefix_v4(),
-            net.prefix_v6()
+            net.prefix_v6(),
+            net.prefix_v4()
         );
         self.host.feed("nft", &["-f", "-"], &counters)?;
         Ok(())

@@ -16,6 +16,7 @@ pub mod checksum;
 mod child;
 mod counter;
 mod daemon;
+mod delegation;
 mod dump;
 mod echo;
 pub mod figures;

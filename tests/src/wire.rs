@@ -68,12 +68,24 @@ pub(crate) struct Asker {
 impl Asker {
     /// Makes the socket and starts to connect it, in the calling thread's network namespace.
     pub(crate) fn connect(transport: Transport, to: SocketAddr) -> io::Result<Self> {
+        Self::connect_from(transport, None, to)
+    }
+
+    /// The same from one of the addresses that the namespace has.
+    pub(crate) fn connect_from(
+        transport: Transport,
+        from: Option<IpAddr>,
+        to: SocketAddr,
+    ) -> io::Result<Self> {
         let (kind, protocol) = match transport {
             Transport::Tcp => (Type::STREAM, Protocol::TCP),
             Transport::Udp => (Type::DGRAM, Protocol::UDP),
         };
         let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
         socket.set_nonblocking(true)?;
+        if let Some(from) = from {
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
             _ => Ok(Self { socket, transport, received: Vec::new() }),

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod ipv6;
 mod parse;
 mod parse_policy;
 pub mod policy;
@@ -15,11 +16,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use self::policy::{PolicyConfig, RuleConfig};
 
 pub use self::error::{ConfigError, Fault};
+pub use self::ipv6::Ipv6Mode;
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/balance/balance.toml";
@@ -134,6 +136,10 @@ pub struct IspConfig {
     pub gateway_v6: Option<Ipv6Addr>,
     /// What to ping to see whether it works. Empty: carrier alone decides.
     pub targets: Vec<IpAddr>,
+    /// What becomes of the source addresses of its IPv6 flows.
+    pub ipv6: Ipv6Mode,
+    /// The IPv6 prefix that it has delegated, if it is not to be found.
+    pub prefix: Option<Ipv6Net>,
     /// When it counts as down and as up.
     pub monitor: MonitorConfig,
 }

@@ -13,7 +13,7 @@ use super::parse_policy::policies_and_rules;
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    WEIGHTS, check,
+    WEIGHTS, check, ipv6,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -30,7 +30,8 @@ const TOP_KEYS: &[&str] = &[
     "mark",
     "routing",
 ];
-const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
+const ISP_KEYS: &[&str] =
+    &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
 const MONITOR_KEYS: &[&str] = &[
     "interval",
@@ -92,6 +93,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
         .iter()
         .map(|table| isp(table, &monitor, general_quorum, &mut taken))
         .collect::<Result<Vec<_>, _>>()?;
+    ipv6::check_overlaps(&isp_tables, &isps)?;
 
     let lan_tables = top.get("lan").map_or(Ok(Vec::new()), |item| item.tables(LAN_KEYS))?;
     let lans = lan_tables.iter().map(|table| lan(table, &mut taken)).collect::<Result<Vec<_>, _>>()?;
@@ -156,6 +158,7 @@ fn isp(
     let (gateway_v4, gateway_v6) = table.get("gateway").map_or(Ok((None, None)), gateways)?;
     let targets_item = table.get("targets");
     let targets = targets_item.map_or(Ok(DEFAULT_TARGETS.to_vec()), targets)?;
+    let (ipv6, prefix) = ipv6::read(table, targets_item.map(|item| (item, targets.as_slice())))?;
     let own = table.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
     let monitor = merged_monitor(monitor.clone(), own.as_ref())?;
 
@@ -166,7 +169,7 @@ fn isp(
     {
         return Err(culprit.problem(message));
     }
-    Ok(IspConfig { name, device, weight, tier, gateway_v4, gateway_v6, targets, monitor })
+    Ok(IspConfig { name, device, weight, tier, gateway_v4, gateway_v6, targets, ipv6, prefix, monitor })
 }
 
 /// One `[[lan]]`.

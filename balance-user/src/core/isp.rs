@@ -7,11 +7,12 @@ use balance_common::layout::{Forced, IspEntry, IspState};
 use balance_common::{Family, IspId};
 
 use super::health::{Health, State};
+use super::ipv6::{self, Delegated};
 use super::network::{Network, family_of};
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
 use super::{Clock, Quality, Traffic};
-use crate::config::{IspConfig, WEIGHTS};
+use crate::config::{Ipv6Mode, IspConfig, WEIGHTS};
 
 /// One ISP.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) struct Isp {
     pub(super) since_ms: u64,
     /// What the operator was last told.
     pub(super) announced: Option<Conclusion>,
+    /// The IPv6 prefix that it has delegated.
+    pub(super) delegated: Delegated,
     paths: [Path; 2],
     silence: Option<Silence>,
     /// What its device had sent and received when that was last looked at.
@@ -85,6 +88,7 @@ impl Isp {
             forced: Forced::No,
             since_ms: 0,
             announced: None,
+            delegated: Delegated::default(),
             paths: Family::ALL.map(path),
             silence: None,
             traffic: None,
@@ -204,6 +208,11 @@ impl Isp {
         self.path(family).next_hop.is_ok() && self.path(self.judge(family)).health.state().is_usable()
     }
 
+    /// The config says that it has no such family.
+    pub(super) fn is_off(&self, family: Family) -> bool {
+        family == Family::V6 && self.config.ipv6 == Ipv6Mode::Off
+    }
+
     /// The family by whose health a family is judged.
     fn judge(&self, family: Family) -> Family {
         let follows = targets(&self.config, family).is_empty() && !self.config.targets.is_empty();
@@ -304,8 +313,8 @@ impl Isp {
         let mut reasons = Vec::new();
         for (path, family) in self.paths.iter().zip(Family::ALL) {
             match &path.next_hop {
-                // An ISP without IPv6 is nothing to wonder about.
-                Err(_) if has_path => {}
+                // An ISP without IPv6 is nothing to wonder about, unless the operator has made it so.
+                Err(_) if has_path && !self.is_off(family) => {}
                 Err(NoPath(why)) => reasons.push(why.clone()),
                 Ok(_) => {
                     let reason = path.health.reason(now).to_string();
@@ -323,6 +332,7 @@ impl Isp {
         if !has_path {
             reasons.truncate(1);
         }
+        reasons.extend(ipv6::note(self));
         reasons.join("; ")
     }
 

@@ -1,5 +1,6 @@
 //! The pure core: events in, a [`plan::Plan`] and [`Effect`]s out. No I/O, and no clock of its own.
 
+mod ipv6;
 mod isp;
 mod path;
 mod planner;
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
+use ipnet::Ipv6Net;
 
-use crate::config::{Config, IspConfig};
+use crate::config::{Config, Ipv6Mode, IspConfig};
 use crate::sysctl::SysctlFacts;
 use health::Probe;
 pub use isp::Fingerprint;
@@ -105,6 +107,12 @@ pub enum Effect {
         isp: IspId,
         /// The family.
         family: Family,
+    },
+    /// The ISP has delegated another prefix. Once new flows are translated to that one, delete its IPv6 flows: those that
+    /// were translated to the old one have no future.
+    Renumbered {
+        /// The ISP.
+        isp: IspId,
     },
     /// Tell the operator that an ISP changed its state.
     Announce {
@@ -248,6 +256,7 @@ impl Core {
         let mut effects = self.poll(now);
         self.settle(now);
         effects.extend(self.delete_flows());
+        effects.extend(self.renumbered());
         for isp in self.isps.values_mut() {
             let conclusion = isp.conclusion();
             if isp.announced == Some(conclusion) {
@@ -317,6 +326,12 @@ impl Core {
         self.isps.iter().map(|(&id, isp)| (id, addresses(isp).unwrap_or_default())).collect()
     }
 
+    /// The prefixes whose hosts use one ISP and no other, up or down, with that ISP. No two of them overlap.
+    #[must_use]
+    pub fn source_prefixes(&self) -> Vec<(Ipv6Net, IspId)> {
+        ipv6::source_prefixes(self)
+    }
+
     /// The ISPs that have no way out in a family, and why.
     pub fn pathless(&self, family: Family) -> impl Iterator<Item = (&str, &str)> {
         self.isps.values().filter_map(move |isp| {
@@ -349,6 +364,7 @@ impl Core {
             for family in Family::ALL {
                 isp.update_path(family, &self.network, now);
             }
+            isp.delegated.update(&isp.config, &self.network);
         }
     }
 
@@ -379,6 +395,12 @@ impl Core {
                 isp.settle(family, &mut self.downs);
             }
         }
+    }
+
+    fn renumbered(&mut self) -> Vec<Effect> {
+        let renumbered = self.isps.values_mut().filter(|isp| isp.config.ipv6 == Ipv6Mode::Npt);
+        let renumbered = renumbered.filter_map(|isp| isp.delegated.take_renumbered().then_some(isp.id));
+        renumbered.map(|isp| Effect::Renumbered { isp }).collect()
     }
 
     /// Flows of an ISP that stopped working are cut loose as soon as there is another one for them, and not before:

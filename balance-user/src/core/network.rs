@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use balance_common::Family;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 /// A snapshot of the machine's network, kept current by the netlink watcher.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub struct Network {
     pub addresses: BTreeSet<Address>,
     /// Default routes of others (never those that carry this project's protocol number), of any table.
     pub defaults: BTreeSet<DefaultRoute>,
+    /// The prefixes that IPv6 default routes of others are for.
+    pub sources: BTreeSet<SourceRoute>,
+    /// Destinations of unreachable IPv6 routes. DHCPv6 clients make one for a prefix that was delegated to them.
+    pub unreachable: BTreeSet<Ipv6Net>,
 }
 
 /// A network device.
@@ -60,6 +64,16 @@ pub struct DefaultRoute {
     pub index: u32,
     /// The gateway; none on a device-only route.
     pub gateway: Option<IpAddr>,
+}
+
+/// An IPv6 default route for packets from one prefix only (`default from PREFIX dev DEVICE`), which says that the prefix
+/// is that of the device's ISP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceRoute {
+    /// The device's index.
+    pub index: u32,
+    /// The prefix.
+    pub prefix: Ipv6Net,
 }
 
 impl Address {

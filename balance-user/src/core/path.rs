@@ -6,7 +6,7 @@ use balance_common::Family;
 
 use super::network::{Link, Network, family_of};
 use super::plan::NextHop;
-use crate::config::IspConfig;
+use crate::config::{Ipv6Mode, IspConfig};
 
 /// The routing table that DHCP clients and the kernel use (`RT_TABLE_MAIN`).
 const MAIN_TABLE: u32 = 254;
@@ -22,6 +22,9 @@ pub(super) fn find_next_hop(
     network: &Network,
     known: Option<NextHop>,
 ) -> Result<NextHop, NoPath> {
+    if family == Family::V6 && isp.ipv6 == Ipv6Mode::Off {
+        return Err(NoPath("IPv6 is off in the config".to_owned()));
+    }
     let device = &isp.device;
     let link = network.link_named(device).ok_or_else(|| NoPath(format!("no device {device}")))?;
     if !link.up {

@@ -11,7 +11,7 @@ use super::health::State;
 use super::isp::{Isp, targets};
 use super::path::is_link_local;
 use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector};
-use super::{Core, select};
+use super::{Core, ipv6, select};
 use crate::config::Acceleration;
 use crate::config::policy::lan_number;
 use crate::nat::{NatIsp, nft_table, refuse};
@@ -66,8 +66,7 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
         }
         rules.extend(rules_of(core, family));
     }
-    let isps: Vec<NatIsp> =
-        core.isps.values().map(|isp| NatIsp { id: isp.id, device: isp.config.device.clone() }).collect();
+    let isps: Vec<NatIsp> = core.isps.values().map(|isp| nat_isp(core, isp)).collect();
     let isp_devices: Vec<&str> = core.isps.values().map(|isp| isp.config.device.as_str()).collect();
     let lan_devices: Vec<&str> = core.config.lans.iter().map(|lan| lan.device.as_str()).collect();
     let mut sysctls = sysctl::plan(&isp_devices, &lan_devices, facts);
@@ -79,6 +78,10 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     nft.body
         .extend(core.policies.refusals(core.mask).map(|refusals| refuse::chain(core.mask.bits(), refusals)));
     KernelPlan { routes, rules, nft, sysctls, table_names }
+}
+
+fn nat_isp(core: &Core, isp: &Isp) -> NatIsp {
+    NatIsp { id: isp.id, device: isp.config.device.clone(), ipv6: ipv6::nat(core, isp) }
 }
 
 fn table_of(core: &Core, isp: IspId) -> u32 {
@@ -112,7 +115,7 @@ fn rules_of(core: &Core, family: Family) -> Vec<Rule> {
         rule(0, Selector::AllButDefault, MAIN_TABLE),
         rule(PRIORITY_DEFAULT, Selector::All, core.config.routing.table),
     ];
-    for isp in core.isps.values() {
+    for isp in core.isps.values().filter(|isp| !isp.is_off(family)) {
         let (id, table) = (u32::from(isp.id.get()), table_of(core, isp.id));
         let mark = Selector::Mark { value: core.mask.value(isp.id), mask: core.mask.bits() };
         rules.push(rule(PRIORITY_MARK + id, mark, table));

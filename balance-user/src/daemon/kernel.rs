@@ -161,6 +161,8 @@ impl Kernel {
         errors.take(self.maps.apply(&plan.maps).err());
         let (probes, urgent): (Vec<_>, Vec<_>) =
             effects.into_iter().partition(|effect| matches!(effect, Effect::Probe { .. }));
+        let (late, urgent): (Vec<_>, Vec<_>) =
+            urgent.into_iter().partition(|effect| matches!(effect, Effect::Renumbered { .. }));
         self.carry_out(urgent).await;
         let kernel_changed = before.as_ref().is_none_or(|before| before.kernel != plan.kernel);
         if scope >= Scope::Routing || kernel_changed {
@@ -170,6 +172,7 @@ impl Kernel {
         if scope == Scope::Everything || nft_changed {
             errors.take(self.reconciler.rest(&plan.kernel).await);
         }
+        self.carry_out(late).await;
         errors.take(self.datapath.attach(&plan.attachments));
         let attached = before.as_ref().map(|before| &before.attachments);
         if scope >= Scope::Routing || attached != Some(&plan.attachments) {
@@ -184,7 +187,7 @@ impl Kernel {
         self.tell(errors, &plan);
     }
 
-    async fn carry_out(&self, effects: Vec<Effect>) {
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Probe { isp, family, probe } => {
@@ -193,6 +196,13 @@ impl Kernel {
                     }
                 }
                 Effect::DeleteFlows { isp, family } => self.delete_flows(isp, family).await,
+                Effect::Renumbered { isp } => {
+                    tracing::info!(isp = isp.get(), "another prefix: its IPv6 flows start again");
+                    self.delete_flows(isp, Family::V6).await;
+                    if let Err(error) = self.maps.flush(Some(isp)) {
+                        tracing::error!(%error, isp = isp.get(), "flows go on with the old prefix for a lease");
+                    }
+                }
                 Effect::Announce { isp, state, reason } => {
                     // All of it in the message too, because `journalctl` shows nothing else.
                     let colon = if reason.is_empty() { "" } else { ": " };

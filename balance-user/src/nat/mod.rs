@@ -1,12 +1,14 @@
-//! The nft table: its text ([`table`]), putting it into the kernel ([`nft`]) and noticing that somebody else
+//! The nft table: its text ([`table`], [`npt`]), putting it into the kernel ([`nft`]) and noticing that somebody else
 //! touched the ruleset ([`watch`]).
 
 pub mod nft;
+pub mod npt;
 pub mod refuse;
 pub mod table;
 pub mod watch;
 
 pub use nft::{Installed, NftError};
+pub use npt::Ipv6Nat;
 pub use table::{NatIsp, nft_table};
 pub use watch::Watch;
 

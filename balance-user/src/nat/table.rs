@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use balance_common::IspId;
 
+use super::npt::{self, Ipv6Nat, NptIsp};
 use crate::conntrack::IspMark;
 use crate::core::plan::NftTable;
 
@@ -14,6 +15,8 @@ pub struct NatIsp {
     pub id: IspId,
     /// The name of its device, which need not exist.
     pub device: String,
+    /// What becomes of the source addresses of its IPv6 flows.
+    pub ipv6: Ipv6Nat,
 }
 
 /// The nft table: ties every flow to the ISP it uses by the conntrack mark, and masquerades what leaves by an ISP.
@@ -28,42 +31,52 @@ pub struct NatIsp {
 /// are left out; the configuration refuses both. Without ISPs the table is empty.
 #[must_use]
 pub fn nft_table(name: &str, mark_mask: u32, isps: &[NatIsp]) -> NftTable {
-    let isps: Vec<Isp> = isps
+    let isps: Vec<Isp<'_>> = isps
         .iter()
         .filter_map(|isp| {
             let mark = IspMark::new(isp.id, mark_mask)?;
-            Some(Isp { number: isp.id.get(), value: mark.value(), device: quoted(&isp.device)? })
+            Some(Isp {
+                number: isp.id.get(),
+                value: mark.value(),
+                device: quoted(&isp.device)?,
+                ipv6: &isp.ipv6,
+            })
         })
         .collect();
     let body = if isps.is_empty() { String::new() } else { body(mark_mask, &isps) };
     NftTable { name: name.to_owned(), body }
 }
 
-struct Isp {
+struct Isp<'a> {
     number: u8,
     /// Its id inside the mask.
     value: u32,
     /// The device's name as nft takes it, in quotes.
     device: String,
+    ipv6: &'a Ipv6Nat,
 }
 
-fn body(mask: u32, isps: &[Isp]) -> String {
+fn body(mask: u32, isps: &[Isp<'_>]) -> String {
     let devices = |chain: &str| elements(isps, |isp| format!("{} : goto {chain}_{}", isp.device, isp.number));
     let from = devices("from");
     let to = devices("to");
     let marks = elements(isps, |isp| format!("{:#x} : goto restore_{}", isp.value, isp.number));
+    let npt: Vec<NptIsp<'_>> =
+        isps.iter().map(|isp| NptIsp { number: isp.number, device: &isp.device, ipv6: isp.ipv6 }).collect();
+    let steering = npt::steering(&npt, "");
+    let steering_own = npt::steering(&npt, &format!("meta mark & {mask:#x} == 0 "));
     let mut text = format!(
         r#"	chain prerouting {{
 		comment "From an ISP: tie the flow to it. From elsewhere: mark the packet with the ISP of its flow."
 		type filter hook prerouting priority mangle; policy accept;
 		iifname vmap {{ {from} }}
 		ct mark & {mask:#x} vmap {{ {marks} }}
-	}}
+{steering}	}}
 	chain output {{
 		comment "Of this machine itself: packets of a flow that has an ISP are routed there, replies above all."
 		type route hook output priority mangle; policy accept;
 		meta mark & {mask:#x} == 0 ct mark & {mask:#x} vmap {{ {marks} }}
-	}}
+{steering_own}	}}
 	chain postrouting {{
 		comment "New flows that leave by an ISP: tie them to it and masquerade them."
 		type nat hook postrouting priority 99; policy accept;
@@ -74,18 +87,20 @@ fn body(mask: u32, isps: &[Isp]) -> String {
     for isp in isps {
         chains_of(isp, mask, &mut text);
     }
+    text.push_str(&npt::inbound(&npt));
     text
 }
 
 /// The three chains of one ISP.
-fn chains_of(Isp { number, value, device: _ }: &Isp, mask: u32, text: &mut String) {
+fn chains_of(Isp { number, value, device: _, ipv6 }: &Isp<'_>, mask: u32, text: &mut String) {
     let others = !mask;
+    let (first, leaving) = (npt::first(ipv6), npt::leaving(ipv6));
     // Writing to a String cannot fail.
     let _ = write!(
         text,
         r#"	chain from_{number} {{
 		comment "From ISP {number}: a flow that has no ISP yet is this one's, so replies go back the way it came."
-		ct mark & {mask:#x} == 0 ct mark set ct mark & {others:#x} | {value:#x}
+{first}		ct mark & {mask:#x} == 0 ct mark set ct mark & {others:#x} | {value:#x}
 	}}
 	chain restore_{number} {{
 		comment "Packets of a flow of ISP {number}: the conntrack mark beats whatever mark they carry."
@@ -93,15 +108,15 @@ fn chains_of(Isp { number, value, device: _ }: &Isp, mask: u32, text: &mut Strin
 	}}
 	chain to_{number} {{
 		comment "New flows to ISP {number}: the device's own addresses stay, all else is masqueraded."
-		ct mark set ct mark & {others:#x} | {value:#x}
+{first}		ct mark set ct mark & {others:#x} | {value:#x}
 		fib saddr . oif type local return
-		masquerade
+{leaving}		masquerade
 	}}
 "#
     );
 }
 
-fn elements(isps: &[Isp], element: impl Fn(&Isp) -> String) -> String {
+fn elements(isps: &[Isp<'_>], element: impl Fn(&Isp<'_>) -> String) -> String {
     isps.iter().map(element).collect::<Vec<_>>().join(", ")
 }
 
@@ -124,7 +139,7 @@ mod tests {
     use super::*;
 
     fn isp(number: u8, device: &str) -> NatIsp {
-        NatIsp { id: IspId::new(number).unwrap(), device: device.to_owned() }
+        NatIsp { id: IspId::new(number).unwrap(), device: device.to_owned(), ipv6: Ipv6Nat::default() }
     }
 
     #[test]

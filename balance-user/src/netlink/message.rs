@@ -12,6 +12,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::delegation;
 use crate::core::network::{Address, DefaultRoute, Link, Network};
 use crate::core::plan::ROUTE_PROTOCOL;
 
@@ -42,8 +43,12 @@ pub fn apply(network: &mut Network, message: &RouteNetlinkMessage, replaces: boo
         RouteNetlinkMessage::DelLink(message) => del_link(network, message),
         RouteNetlinkMessage::NewAddress(message) => new_address(network, message),
         RouteNetlinkMessage::DelAddress(message) => del_address(network, message),
-        RouteNetlinkMessage::NewRoute(message) => new_route(network, message, replaces),
-        RouteNetlinkMessage::DelRoute(message) => del_route(network, message),
+        RouteNetlinkMessage::NewRoute(message) => {
+            delegation::added(network, message).max(new_route(network, message, replaces))
+        }
+        RouteNetlinkMessage::DelRoute(message) => {
+            delegation::removed(network, message).max(del_route(network, message))
+        }
         RouteNetlinkMessage::DelRule(message) => del_rule(message),
         _ => Outcome::Unchanged,
     }
@@ -118,6 +123,7 @@ fn del_link(network: &mut Network, message: &LinkMessage) -> Outcome {
     let known = network.links.remove(&index).is_some();
     network.addresses.retain(|address| address.index != index);
     network.defaults.retain(|route| route.index != index);
+    network.sources.retain(|source| source.index != index);
     if unclear { Outcome::Unclear } else { Outcome::changed(known) }
 }
 

@@ -10,6 +10,7 @@
 //! [`watch::Watcher`]). Sockets belong to the network namespace of the thread that calls.
 
 pub mod commands;
+mod delegation;
 pub mod device;
 mod generic;
 pub mod message;

@@ -11,9 +11,9 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkM
 use netlink_packet_route::route::{RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::NetlinkError;
 use super::message::{Outcome, apply};
 use super::socket::{Dumped, Frame, Socket};
+use super::{NetlinkError, delegation};
 use crate::core::network::Network;
 
 /// `RTNLGRP_IPV6_RULE`, for which there is no `RTMGRP_` bit by name.
@@ -251,26 +251,29 @@ pub(super) fn link_request(index: Option<u32>) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(links)
 }
 
-fn requests() -> [(RouteNetlinkMessage, &'static str); 4] {
-    let routes = |family| {
+fn requests() -> [(RouteNetlinkMessage, &'static str); 5] {
+    let routes = |family, kind| {
         let mut routes = RouteMessage::default();
         routes.header.address_family = family;
-        routes.header.kind = RouteType::Unicast;
+        routes.header.kind = kind;
         RouteNetlinkMessage::GetRoute(routes)
     };
     [
         (link_request(None), "list the devices"),
         (RouteNetlinkMessage::GetAddress(AddressMessage::default()), "list the addresses"),
-        (routes(AddressFamily::Inet), "list the IPv4 routes"),
-        (routes(AddressFamily::Inet6), "list the IPv6 routes"),
+        (routes(AddressFamily::Inet, RouteType::Unicast), "list the IPv4 routes"),
+        (routes(AddressFamily::Inet6, RouteType::Unicast), "list the IPv6 routes"),
+        (routes(AddressFamily::Inet6, RouteType::Unreachable), "list the unreachable IPv6 routes"),
     ]
 }
 
 /// Whether a message may matter, by its kind, and for a route by the length of its destination's prefix (the
-/// second byte): so a million routes that are no default routes cost next to nothing.
+/// second byte), unless it reserves a prefix: so a million routes that are no default routes cost next to nothing.
 fn is_relevant(frame: &Frame<'_>) -> bool {
     match frame.kind {
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => frame.payload.get(1) == Some(&0),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            frame.payload.get(1) == Some(&0) || delegation::may_be_reserved(frame.payload)
+        }
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_DELRULE => {
             true
         }

@@ -461,4 +461,61 @@ pub(crate) const CASES: &[(&str, &str, usize, &str)] = &[
         5,
         "priority must be a whole number, from 1 to 31000",
     ),
+    (
+        "unknown IPv6 mode",
+        isp!("ipv6 = \"nat66\"\n"),
+        4,
+        "ipv6 must be one of \"masquerade\", \"npt\", \"source\", \"off\"",
+    ),
+    ("IPv6 mode is no string", isp!("ipv6 = false\n"), 4, "ipv6 must be one of"),
+    (
+        "prefix that nothing uses",
+        isp!("prefix = \"2001:db8:a::/48\"\n"),
+        4,
+        "prefix needs ipv6 = \"npt\" or \"source\"",
+    ),
+    (
+        "prefix without length",
+        isp!("ipv6 = \"npt\"\nprefix = \"2001:db8::1\"\n"),
+        5,
+        "prefix must be an IPv6 prefix such as",
+    ),
+    (
+        "prefix of IPv4",
+        isp!("ipv6 = \"npt\"\nprefix = \"192.0.2.0/24\"\n"),
+        5,
+        "prefix must be an IPv6 prefix such as",
+    ),
+    (
+        "prefix of everything",
+        isp!("ipv6 = \"source\"\nprefix = \"::/0\"\n"),
+        5,
+        "prefix must have a length from 16 to 120",
+    ),
+    (
+        "prefix with host bits",
+        isp!("ipv6 = \"npt\"\nprefix = \"2001:db8:a::1/48\"\n"),
+        5,
+        "write \"2001:db8:a::/48\"",
+    ),
+    (
+        "link-local prefix",
+        isp!("ipv6 = \"npt\"\nprefix = \"fe80::/64\"\n"),
+        5,
+        "prefix must be of addresses that the ISP has given you",
+    ),
+    (
+        "prefix within that of another ISP",
+        isp!(
+            "ipv6 = \"npt\"\nprefix = \"2001:db8::/32\"\n[[isp]]\nname = \"B\"\ndevice = \"b0\"\nipv6 = \"source\"\nprefix = \"2001:db8:a::/48\"\n"
+        ),
+        10,
+        "prefix has addresses of 2001:db8::/32 of A: give each its own",
+    ),
+    (
+        "only IPv6 targets without IPv6",
+        isp!("ipv6 = \"off\"\ntargets = [\"2620:fe::9\"]\n"),
+        5,
+        "targets are all IPv6, which is off",
+    ),
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use balance_common::IspId;
 use balance_user::core::plan::NftTable;
-use balance_user::nat::{Installed, NatIsp, NftError, Watch, nft, nft_table};
+use balance_user::nat::{Installed, Ipv6Nat, NatIsp, NftError, Watch, nft, nft_table};
 use futures::FutureExt as _;
 
 use crate::netns::Netns;
@@ -13,7 +13,13 @@ use crate::netns::Netns;
 const MASK: u32 = 0x3f00;
 
 fn isps(count: u8) -> Vec<NatIsp> {
-    (1..=count).map(|id| NatIsp { id: IspId::new(id).unwrap(), device: format!("isp{id}.7") }).collect()
+    (1..=count)
+        .map(|id| NatIsp {
+            id: IspId::new(id).unwrap(),
+            device: format!("isp{id}.7"),
+            ipv6: Ipv6Nat::default(),
+        })
+        .collect()
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -31,7 +37,8 @@ fn nft_accepts_the_table_for_any_number_of_isps() {
             nft::apply(&table).await.unwrap();
             assert_eq!(nft::list("balance").await.unwrap(), Some(first), "again, with {count} ISPs");
         }
-        let odd = [NatIsp { id: IspId::new(1).unwrap(), device: "a;b$(c)*".to_owned() }];
+        let odd =
+            [NatIsp { id: IspId::new(1).unwrap(), device: "a;b$(c)*".to_owned(), ipv6: Ipv6Nat::default() }];
         nft::apply(&nft_table("balance", 0x8000_0000, &odd)).await.unwrap();
         nft::apply(&nft_table("balance", u32::MAX, &odd)).await.unwrap();
     });

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use balance_common::IspId;
-use balance_user::nat::{NatIsp, nft, nft_table};
+use balance_user::nat::{Ipv6Nat, NatIsp, nft, nft_table};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::netns::Netns;
@@ -103,7 +103,11 @@ impl World {
     }
 
     fn apply(&self) {
-        let isps = [1, 2].map(|id| NatIsp { id: IspId::new(id).unwrap(), device: format!("isp{id}") });
+        let isps = [1, 2].map(|id| NatIsp {
+            id: IspId::new(id).unwrap(),
+            device: format!("isp{id}"),
+            ipv6: Ipv6Nat::default(),
+        });
         self.router.block_on(async || nft::apply(&nft_table("balance", MASK, &isps)).await).unwrap();
     }
 

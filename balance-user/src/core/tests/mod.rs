@@ -1,6 +1,7 @@
 //! The core as the daemon drives it: events in, plan and effects out, and time by arithmetic.
 
 mod flows;
+mod ipv6;
 mod paths;
 mod plan;
 mod properties;
@@ -22,7 +23,8 @@ use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::policy::PolicyConfig;
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
+    Acceleration, Attach, Config, FastPathConfig, Ipv6Mode, IspConfig, LanConfig, Mode, MonitorConfig,
+    RoutingConfig,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -60,6 +62,8 @@ fn isp(place: usize) -> IspConfig {
         gateway_v4: None,
         gateway_v6: None,
         targets: Vec::new(),
+        ipv6: Ipv6Mode::default(),
+        prefix: None,
         monitor: MonitorConfig::default(),
     }
 }
