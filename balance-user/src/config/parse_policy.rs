@@ -8,11 +8,11 @@ use balance_common::{PolicyId, Sticky};
 use ipnet::IpNet;
 
 use super::error::Problem;
-use super::policy::{Failback, LastResort, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, lan_number};
+use super::policy::{LastResort, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, lan_number};
 use super::reader::{Item, Table};
 use super::{IspConfig, LanConfig, Mode, WEIGHTS, check};
 
-pub(super) const POLICY_KEYS: &[&str] = &["name", "isps", "mode", "sticky", "failback", "last_resort"];
+pub(super) const POLICY_KEYS: &[&str] = &["name", "isps", "mode", "sticky", "last_resort"];
 pub(super) const RULE_KEYS: &[&str] =
     &["source", "destination", "protocol", "source_port", "port", "lan", "dscp", "to"];
 
@@ -125,7 +125,6 @@ fn policy(
         ("source-destination", Sticky::SourceDestination),
         ("destination", Sticky::Destination),
     ];
-    let failback = [("keep", Failback::Keep), ("idle", Failback::Idle), ("now", Failback::Now)];
     let last_resort =
         [("main", LastResort::Main), ("unreachable", LastResort::Unreachable), ("drop", LastResort::Drop)];
     Ok(PolicyConfig {
@@ -133,7 +132,6 @@ fn policy(
         mode: table.get("mode").map(|_| table.choice("mode", &modes)).transpose()?,
         members,
         sticky: table.choice("sticky", &sticky)?,
-        failback: table.choice("failback", &failback)?,
         last_resort: table.choice("last_resort", &last_resort)?,
     })
 }

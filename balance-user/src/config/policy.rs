@@ -18,8 +18,6 @@ pub struct PolicyConfig {
     pub members: Vec<MemberConfig>,
     /// Which flows stay together.
     pub sticky: Sticky,
-    /// What becomes of flows that went elsewhere while their ISP was down, when it is back.
-    pub failback: Failback,
     /// What becomes of flows that no ISP can take.
     pub last_resort: LastResort,
 }
@@ -31,7 +29,6 @@ impl Default for PolicyConfig {
             mode: None,
             members: Vec::new(),
             sticky: Sticky::Flow,
-            failback: Failback::Keep,
             last_resort: LastResort::Main,
         }
     }
@@ -71,18 +68,6 @@ pub struct MemberConfig {
     pub weight: Option<u16>,
     /// Its tier in this policy; none: the ISP's own.
     pub tier: Option<u8>,
-}
-
-/// What becomes of flows that went elsewhere while their ISP was down, when it is back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Failback {
-    /// They stay where they are.
-    #[default]
-    Keep,
-    /// They go back once they have been idle.
-    Idle,
-    /// They go back at once, which breaks those that cannot move.
-    Now,
 }
 
 /// What becomes of flows that no ISP can take.
