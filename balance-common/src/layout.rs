@@ -1,26 +1,126 @@
 //! The layout of the maps' keys and values. All integers are in host byte order, all addresses in network
 //! byte order. A change here is a change of [`ABI`].
 
-use crate::{Address, BUCKETS, Family, MAX_ISPS};
+use crate::{Address, BUCKETS, Family, MAX_ISPS, PolicyId};
 
 /// The version of all layouts here; the maps are pinned in a folder of this name.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
 pub const ISP_ENTRIES: u32 = 1 + MAX_ISPS as u32;
 
 /// The value of `BUCKETS`: a whole selection table, an ISP's id (or 0, no ISP) in each slot. One update replaces
-/// it; there are two copies a family and `ACTIVE` names the one in force.
+/// it; there are two copies of each and `ACTIVE` names the one in force.
 pub type BucketTable = [u8; BUCKETS];
 
-/// The entry of `BUCKETS` that holds a copy (0 or 1) of a family's table.
+/// The index in `ACTIVE` of the table of a policy in a family.
 #[must_use]
-pub const fn bucket_copy(family: Family, copy: u32) -> u32 {
-    family as u32 * 2 + (copy & 1)
+#[inline(always)]
+pub const fn table_index(policy: PolicyId, family: Family) -> u32 {
+    (policy.get() as u32) << 1 | family as u32
 }
 
+/// The entry of `BUCKETS` that holds a copy (0 or 1) of the table of a policy in a family.
+#[must_use]
+#[inline(always)]
+pub const fn bucket_copy(policy: PolicyId, family: Family, copy: u32) -> u32 {
+    table_index(policy, family) << 1 | (copy & 1)
+}
+
+/// The index in `ACTIVE` that says which copy of the rules is in force.
+pub const ACTIVE_RULES: u32 = 2 * PolicyId::COUNT as u32;
+
+/// Entries of `ACTIVE`.
+pub const ACTIVE_ENTRIES: u32 = ACTIVE_RULES + 1;
+
 /// Entries of `BUCKETS`.
-pub const BUCKET_COPIES: u32 = 4;
+pub const BUCKET_COPIES: u32 = 4 * PolicyId::COUNT as u32;
+
+/// The value of `POLICIES`, by [`PolicyId`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PolicyEntry {
+    /// The name, filled up with zeros; empty where there is no policy of this id.
+    pub name: [u8; 32],
+    /// [`Sticky`].
+    pub sticky: u8,
+    /// What the mark gets in place of an ISP's id when no ISP can take a flow; 0: it is left alone.
+    pub last_resort: u8,
+    /// Always 0.
+    pub padding: [u8; 6],
+}
+
+/// How many rules there can be.
+pub const MAX_RULES: usize = 1024;
+
+/// How many prefixes the rules of one config can have, sources and destinations together.
+pub const MAX_RULE_PREFIXES: u32 = 8192;
+
+/// How many different classes of values the rules of one config can tell apart.
+pub const MAX_CLASSES: u32 = 8192;
+
+/// The value of `RULE_CLASSES`: the rules that a value of some field does not rule out, one bit each, the first rule lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct RuleClass {
+    /// Which of the words are not zero, one bit each.
+    pub summary: u64,
+    /// The bits.
+    pub words: [u64; MAX_RULES / 64],
+}
+
+/// The index in `RULE_CLASSES` of a class in a copy of the rules.
+#[must_use]
+#[inline(always)]
+pub const fn class_copy(class: u16, copy: u32) -> u32 {
+    (copy & 1) * MAX_CLASSES + class as u32
+}
+
+/// The value of `RULE_FIELDS`, one for each copy of the rules: the class of each value of each field but the addresses, and what
+/// the rules say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuleFields {
+    /// How many rules there are.
+    pub count: u32,
+    /// Whether any of them asks for a DSCP.
+    pub asks_dscp: u32,
+    /// By protocol number.
+    pub protocols: [u16; 256],
+    /// By [`Device::lan`]; [`LAN_SELF`] for what this machine sends.
+    pub lans: [u16; 256],
+    /// By DSCP (RFC 2474).
+    pub dscps: [u16; 64],
+    /// By source port.
+    pub source_ports: [u16; 65_536],
+    /// By destination port.
+    pub destination_ports: [u16; 65_536],
+    /// The policy of each rule, or [`BYPASS`].
+    pub policies: [u8; MAX_RULES],
+}
+
+/// In place of a policy: the flow is not steered.
+pub const BYPASS: u8 = 0xff;
+
+/// In place of a [`Device::lan`]: this machine itself.
+pub const LAN_SELF: u8 = 0;
+
+/// The key of `RULE_PREFIXES` (beside its length in bits): a copy of the rules, source (0) or destination (1), two bytes of
+/// nothing, and the address as in [`LocalKey`].
+pub type RulePrefixKey = [u8; 20];
+
+/// The bits of [`RulePrefixKey`] before the address.
+pub const RULE_PREFIX_HEAD: u32 = 32;
+
+/// The key for an address, or the first address of a prefix.
+#[must_use]
+#[inline(always)]
+pub const fn rule_prefix_key(copy: u32, is_destination: bool, address: Address) -> RulePrefixKey {
+    let head = [(copy & 1) as u8, is_destination as u8, 0, 0];
+    let [a, b, c, d] = head;
+    let [e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = address.octets();
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
+}
 
 /// The value of `SETTINGS`, a single entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +134,7 @@ pub struct Settings {
     pub table: u32,
     /// The first rule priority, likewise.
     pub priority: u32,
-    /// Changes after every change of `LOCAL`: what was found there for a flow holds only until then. Never 0.
+    /// Changes after every change of `LOCAL` and of the rules: what was found there for a flow holds only until then. Never 0.
     pub generation: u32,
     /// How long an entry of the flow cache may be used before the kernel must confirm it, in nanoseconds.
     pub lease: u64,
@@ -52,6 +152,10 @@ pub struct Device {
     pub fast: u8,
     /// 1 where they come in by XDP then.
     pub xdp: u8,
+    /// Which LAN it is, from 1 in the order of the config; 0 for an ISP's.
+    pub lan: u8,
+    /// Always 0.
+    pub padding: [u8; 3],
 }
 
 /// The value of `PATHS`, by [`path_index`]: an ISP in one family, or, where there is no ISP, traffic between LANs.
@@ -78,17 +182,21 @@ pub const PATHS: u32 = 2 * ISP_ENTRIES;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Seen {
-    /// The generation of the local prefixes when it was found not to be for one; 0 if that was not asked.
+    /// [`Settings::generation`] when it was found not to be for a local prefix; 0 if that was not asked.
     pub generation: u32,
     /// Its packets that the kernel has sent on, up to [`Self::PERSISTENT`].
-    pub packets: u16,
+    pub packets: u8,
     /// 1 once it was answered.
-    pub answered: u16,
+    pub answered: u8,
+    /// The policy that the rules had for it in that generation, or [`BYPASS`].
+    pub policy: u8,
+    /// Always 0.
+    pub padding: u8,
 }
 
 impl Seen {
     /// So many packets without an answer are a flow too.
-    pub const PERSISTENT: u16 = 16;
+    pub const PERSISTENT: u8 = 16;
 }
 
 /// The value of `CONFIRMATIONS`: how many packets this CPU has sent to the kernel to have entries of the flow cache confirmed.
@@ -119,13 +227,15 @@ pub enum Verdict {
     Unparsable = 2,
     /// Not IP: left alone.
     NotIp = 3,
-    /// No ISP can take it: left alone, the main table decides.
+    /// No ISP can take it: the last resort of its policy.
     NoIsp = 4,
+    /// A rule says so: left alone.
+    Bypassed = 5,
 }
 
 impl Verdict {
     /// Entries of `VERDICTS`.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 /// The value of `VERDICTS`, one for each CPU.
@@ -234,6 +344,15 @@ impl IspEntry {
 }
 
 #[cfg(any(test, feature = "user"))]
+impl PolicyEntry {
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        unpadded(&self.name)
+    }
+}
+
+#[cfg(any(test, feature = "user"))]
 fn unpadded(bytes: &[u8]) -> String {
     let text: Vec<u8> = bytes.iter().copied().take_while(|&byte| byte != 0).collect();
     String::from_utf8_lossy(&text).into_owned()
@@ -297,13 +416,21 @@ pub fn local_key(address: core::net::IpAddr, length: u8) -> (LocalKey, u32) {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Count, Device, IspCounters, IspEntry, Path, Seen, Settings};
+    use super::{
+        Count, Device, IspCounters, IspEntry, Path, PolicyEntry, RuleClass, RuleFields, Seen, Settings,
+    };
     use crate::fast::{Entry, Key, V4, V6};
 
     // SAFETY: all are repr(C), of integers only, without padding that is not a field.
     unsafe impl aya::Pod for Settings {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Device {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PolicyEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RuleClass {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RuleFields {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Count {}
     // SAFETY: as above.

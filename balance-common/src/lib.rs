@@ -9,12 +9,14 @@ pub mod packet;
 mod flow;
 mod isp_id;
 mod mark;
+mod policy;
 #[cfg(any(test, feature = "user"))]
 mod table;
 
 pub use flow::{Address, Flow};
 pub use isp_id::{Family, IspId, MAX_ISPS};
 pub use mark::MarkMask;
+pub use policy::{PolicyId, Sticky};
 #[cfg(any(test, feature = "user"))]
 pub use table::{Member, Table, build_table};
 

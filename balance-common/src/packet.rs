@@ -112,6 +112,17 @@ pub fn is_traffic<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> bool
     }
 }
 
+/// The DSCP of a packet (RFC 2474): the upper six bits of IPv4's type of service and of IPv6's traffic class; 0 if it is not IP.
+#[inline(always)]
+pub fn dscp_of<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> u8 {
+    let Ok((family, offset)) = network_header(packet, link_layer) else { return 0 };
+    let Some([first, second]) = packet.read::<2>(offset) else { return 0 };
+    match family {
+        Family::V4 => second >> 2,
+        Family::V6 => (first & 0x0f) << 2 | second >> 6,
+    }
+}
+
 #[inline(always)]
 fn network_header<P: Packet + ?Sized>(packet: &P, link_layer: LinkLayer) -> Result<(Family, usize), NoFlow> {
     match link_layer {

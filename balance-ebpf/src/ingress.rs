@@ -1,9 +1,9 @@
 //! Packets that come in: the fast path where that can be, else what must be done before the kernel sees them.
 
 use aya_ebpf::programs::TcContext;
-use balance_common::Family;
 use balance_common::fast::{Headers, Key, Origin, V4, V6};
-use balance_common::packet::{flow_of, is_traffic};
+use balance_common::packet::{NoFlow, flow_of, is_traffic};
+use balance_common::{Family, Flow};
 
 use crate::fast::forward;
 use crate::maps::{Cached, SETTINGS};
@@ -17,15 +17,20 @@ const PACKET_HOST: u32 = 0;
 #[inline(always)]
 pub(crate) fn from_lan<const L3: usize>(context: &TcContext) -> bool {
     let skb = Skb(context);
+    let mut flow = Err(NoFlow::NotIp);
     let done = match skb.family(L3) {
-        Some(Family::V4) => from_lan_family::<V4, L3>(&skb),
-        Some(Family::V6) => from_lan_family::<V6, L3>(&skb),
+        Some(Family::V4) => from_lan_family::<V4, L3>(&skb, &mut flow),
+        Some(Family::V6) => from_lan_family::<V6, L3>(&skb, &mut flow),
         None => Done::Nothing,
     };
-    if matches!(done, Done::Nothing) {
-        steer::steer(&skb, device_of(&skb), flow_of(&skb, link_layer(L3)));
+    if matches!(done, Done::Forwarded) {
+        return true;
     }
-    matches!(done, Done::Forwarded)
+    if matches!(done, Done::Nothing) {
+        parse::<L3>(&skb, &mut flow);
+    }
+    steer::steer::<L3>(&skb, &flow);
+    false
 }
 
 /// A packet from an ISP: forwarded (true), or counted.
@@ -54,26 +59,31 @@ pub(crate) fn from_isp<const L3: usize>(context: &TcContext) -> bool {
 enum Done {
     /// It has headers that are nothing for the fast path.
     Nothing,
-    /// It goes on to the kernel, and all is done for that.
+    /// It goes on to the kernel, and all is done for that but choosing its ISP.
     Prepared,
     /// It is on its way.
     Forwarded,
 }
 
-/// Not inlined, like its sibling below: the stack of both families together would be too much for the kernel.
+/// Not inlined, like what follows: the stack of all together would be too much for the kernel.
 #[inline(never)]
-fn from_lan_family<A: Cached, const L3: usize>(skb: &Skb<'_>) -> Done {
+fn from_lan_family<A: Cached, const L3: usize>(skb: &Skb<'_>, flow: &mut Result<Flow, NoFlow>) -> Done {
     let Some(headers) = skb.headers::<A>(L3, A::HEADER) else { return Done::Nothing };
     let key = key_of(skb, &headers);
     if goes_fast::<A, L3>(skb, &headers, key.as_ref()) {
         return Done::Forwarded;
     }
-    let device = device_of(skb);
-    let hash = steer::steer(skb, device, Ok(headers.flow()));
-    if let (Some(key), Some(device), Some(hash)) = (key, device, hash) {
-        learn::snapshot::<A, L3>(skb, &headers, key, hash, device);
+    let its = headers.flow();
+    if let (Some(key), Some(device), Some(settings)) = (key, device_of(skb), SETTINGS.get(0)) {
+        learn::snapshot::<A, L3>(skb, &headers, key, its.hash(settings.seed), device);
     }
+    *flow = Ok(its);
     Done::Prepared
+}
+
+#[inline(never)]
+fn parse<const L3: usize>(skb: &Skb<'_>, flow: &mut Result<Flow, NoFlow>) {
+    *flow = flow_of(skb, link_layer(L3));
 }
 
 #[inline(never)]

@@ -3,10 +3,12 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
+use balance_common::PolicyId;
 use balance_common::fast::{Entry, Ip, Key, Snapshot, V4, V6};
 use balance_common::layout::{
-    BUCKET_COPIES, BucketTable, Confirmations, Count, Device, ISP_ENTRIES, IspCounters, IspEntry, LocalKey,
-    PATHS as PATH_ENTRIES, Path, SNAPSHOTS, Seen, Settings, Verdict,
+    ACTIVE_ENTRIES, BUCKET_COPIES, BucketTable, Confirmations, Count, Device, ISP_ENTRIES, IspCounters,
+    IspEntry, LocalKey, MAX_CLASSES, MAX_RULE_PREFIXES, PATHS as PATH_ENTRIES, Path, PolicyEntry, RuleClass,
+    RuleFields, RulePrefixKey, SNAPSHOTS, Seen, Settings, Verdict,
 };
 
 /// What holds for the whole instance.
@@ -21,13 +23,29 @@ pub(crate) static DEVICES: HashMap<u32, Device> = HashMap::pinned(256, 0);
 #[map]
 pub(crate) static LOCAL: LpmTrie<LocalKey, u8> = LpmTrie::pinned(4096, 1);
 
-/// The selection tables, two copies a family.
+/// The selection tables, two copies of each.
 #[map]
 pub(crate) static BUCKETS: Array<BucketTable> = Array::pinned(BUCKET_COPIES, 0);
 
-/// Which copy of `BUCKETS` is in force, by family.
+/// Which copy of each table, and of the rules, is in force.
 #[map]
-pub(crate) static ACTIVE: Array<u32> = Array::pinned(2, 0);
+pub(crate) static ACTIVE: Array<u32> = Array::pinned(ACTIVE_ENTRIES, 0);
+
+/// The policies.
+#[map]
+pub(crate) static POLICIES: Array<PolicyEntry> = Array::pinned(PolicyId::COUNT as u32, 0);
+
+/// The classes of the addresses that rules ask for, by the longest prefix.
+#[map]
+pub(crate) static RULE_PREFIXES: LpmTrie<RulePrefixKey, u16> = LpmTrie::pinned(2 * MAX_RULE_PREFIXES, 1);
+
+/// The classes of all other fields.
+#[map]
+pub(crate) static RULE_FIELDS: Array<RuleFields> = Array::pinned(2, 0);
+
+/// What the classes rule out.
+#[map]
+pub(crate) static RULE_CLASSES: Array<RuleClass> = Array::pinned(2 * MAX_CLASSES, 0);
 
 /// The ISPs. No program reads it: it is the daemon's memory, and what `status` shows without a daemon.
 #[map]

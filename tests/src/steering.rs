@@ -7,12 +7,12 @@ use anyhow::{Context, ensure};
 use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, MapData, lpm_trie};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use balance_common::Family;
 use balance_common::fast::{Entry, Ip, Key};
 use balance_common::layout::{
-    ABI, BucketTable, Device, LocalKey, PATHS, Path, Settings, bucket_copy, local_key,
+    ABI, BucketTable, Device, LocalKey, PATHS, Path, Settings, bucket_copy, local_key, table_index,
 };
 use balance_common::packet::LinkLayer;
+use balance_common::{Family, PolicyId};
 
 use crate::Host;
 
@@ -118,8 +118,10 @@ impl Steering {
     /// # Errors
     /// When the maps cannot be written.
     pub fn set_table(&mut self, family: Family, table: BucketTable) -> anyhow::Result<()> {
-        self.array::<BucketTable>("BUCKETS")?.set(bucket_copy(family, 1), table, 0).context("BUCKETS")?;
-        self.array::<u32>("ACTIVE")?.set(family as u32, 1, 0).context("ACTIVE")
+        self.array::<BucketTable>("BUCKETS")?
+            .set(bucket_copy(PolicyId::DEFAULT, family, 1), table, 0)
+            .context("BUCKETS")?;
+        self.array::<u32>("ACTIVE")?.set(table_index(PolicyId::DEFAULT, family), 1, 0).context("ACTIVE")
     }
 
     /// Adds prefixes that are never balanced.

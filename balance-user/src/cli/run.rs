@@ -5,10 +5,12 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use balance_common::Family;
+use balance_common::layout::PolicyEntry;
 
 use super::args::Run;
 use super::{UsageError, output, runtime};
 use crate::config::Config;
+use crate::config::policy::PolicyConfig;
 use crate::core::Core;
 use crate::core::network::Network;
 use crate::core::plan::{Plan, Role};
@@ -69,12 +71,19 @@ fn describe(core: &Core, plan: &Plan, network: &Network, text: &mut String) -> s
         };
         writeln!(text, "# eBPF programs: {what} {}", attachment.device)?;
     }
-    for (family, table) in &plan.maps.tables {
+    for ((policy, family), table) in &plan.maps.tables {
+        let policy = plan
+            .maps
+            .policies
+            .get(policy)
+            .map(PolicyEntry::name)
+            .filter(|name| name != PolicyConfig::DEFAULT);
+        let policy = policy.map_or_else(String::new, |name| format!(" of {name}"));
         for (isp, entry) in &plan.maps.isps {
             let buckets = table.iter().filter(|&&owner| owner == isp.get()).count();
             let share = 100.0 * buckets as f64 / table.len() as f64;
             let isp = entry.name();
-            writeln!(text, "# {} flows to {isp}: {share:.1} %", crate::core::family_name(*family))?;
+            writeln!(text, "# {} flows{policy} to {isp}: {share:.1} %", crate::core::family_name(*family))?;
         }
     }
     for family in Family::ALL {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use balance_common::layout::{BucketTable, Device, Forced as StoredForced, IspEntry, IspState};
-use balance_common::{Family, IspId};
+use balance_common::{Family, IspId, PolicyId};
 use nix::net::if_::if_indextoname;
 
 use super::args::Status;
@@ -69,7 +69,7 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     };
     let mask = maps.settings()?.mark_mask;
     let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
-    let tables = Family::ALL.map(|family| maps.table(family));
+    let tables = Family::ALL.map(|family| maps.table(PolicyId::DEFAULT, family));
     let tables: Vec<BucketTable> = tables.into_iter().collect::<Result<_, _>>()?;
     let isps = maps
         .isps()?

@@ -72,6 +72,20 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
     Ok(prefix)
 }
 
+/// A network, or one address.
+pub(super) fn network(what: &str, text: &str) -> Result<IpNet, String> {
+    let prefix = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let Ok(prefix) = prefix else {
+        return Err(format!(
+            "{what} must be an address or a prefix, such as \"192.168.1.0/24\" or \"2001:db8::1\""
+        ));
+    };
+    if prefix.trunc() != prefix {
+        return Err(format!("{what} has bits set behind the prefix: write \"{}\"", prefix.trunc()));
+    }
+    Ok(prefix)
+}
+
 /// The bits of the mark, which must have room for the ids 1 to `isps`.
 pub(super) fn mark_mask(mask: u32, isps: usize) -> Result<u32, String> {
     let ids = mask.checked_shr(mask.trailing_zeros()).unwrap_or(0);

@@ -7,6 +7,8 @@ mod check;
 mod error;
 mod ipv6;
 mod parse;
+mod parse_policy;
+pub mod policy;
 mod reader;
 pub mod save;
 
@@ -15,6 +17,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
+
+use self::policy::{PolicyConfig, RuleConfig};
 
 pub use self::error::{ConfigError, Fault};
 pub use self::ipv6::Ipv6Mode;
@@ -40,6 +44,10 @@ pub struct Config {
     pub isps: Vec<IspConfig>,
     /// The LANs, in the order of the file; none on a standalone host.
     pub lans: Vec<LanConfig>,
+    /// The policies: first that of flows which no rule is about.
+    pub policies: Vec<PolicyConfig>,
+    /// The rules, of which the first one counts that is about a flow.
+    pub rules: Vec<RuleConfig>,
     /// The bits of the mark that are ours: adjacent, and enough for the ids of all ISPs.
     pub mark_mask: u32,
     /// Where our routing tables and rules go.

@@ -9,14 +9,27 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::error::Problem;
+use super::parse_policy::policies_and_rules;
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
     WEIGHTS, check, ipv6,
 };
 
-const TOP_KEYS: &[&str] =
-    &["mode", "attach", "acceleration", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
+const TOP_KEYS: &[&str] = &[
+    "mode",
+    "attach",
+    "acceleration",
+    "local",
+    "isp",
+    "lan",
+    "policy",
+    "rule",
+    "monitor",
+    "fast_path",
+    "mark",
+    "routing",
+];
 const ISP_KEYS: &[&str] =
     &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
@@ -85,9 +98,22 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let lan_tables = top.get("lan").map_or(Ok(Vec::new()), |item| item.tables(LAN_KEYS))?;
     let lans = lan_tables.iter().map(|table| lan(table, &mut taken)).collect::<Result<Vec<_>, _>>()?;
 
+    let (policies, rules) = policies_and_rules(&top, &isps, &lans)?;
     let mark_mask = mark_mask(&top, isps.len())?;
     let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
-    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local })
+    Ok(Config {
+        mode,
+        attach,
+        acceleration,
+        fast_path,
+        isps,
+        lans,
+        policies,
+        rules,
+        mark_mask,
+        routing,
+        local,
+    })
 }
 
 /// The names and devices that are taken.

@@ -137,6 +137,16 @@ impl<'a> Item<'a> {
         if self.value.get_ref().is_array() { Ok(self.list()?.collect()) } else { Ok(vec![*self]) }
     }
 
+    /// Is it a string?
+    pub(super) fn is_text(&self) -> bool {
+        self.value.get_ref().is_str()
+    }
+
+    /// Is it a table?
+    pub(super) fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
     /// A table that may have only these keys.
     pub(super) fn table(&self, known: &[&str]) -> Result<Table<'a>, Problem> {
         let entries = self.value.get_ref().as_table().ok_or_else(|| {

@@ -4,6 +4,7 @@ mod ipv6;
 mod isp;
 mod path;
 mod planner;
+mod policies;
 mod select;
 
 pub mod health;
@@ -18,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use balance_common::layout::{Forced, IspEntry};
-use balance_common::{Family, IspId, MarkMask};
+use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
 
 use crate::config::{Config, Ipv6Mode, IspConfig};
@@ -30,6 +31,7 @@ use network::Network;
 pub use path::name_of as family_name;
 use plan::Plan;
 pub use planner::nft_table_name;
+use policies::Policies;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -131,6 +133,7 @@ pub struct Core {
     isps: BTreeMap<IspId, Isp>,
     /// ISPs that a reload has removed, until their flows have another way.
     removed: BTreeSet<IspId>,
+    policies: Policies,
     network: Network,
     /// How many times an ISP has become unusable; orders those that are.
     downs: u64,
@@ -181,8 +184,9 @@ impl Core {
     ) -> Result<Self, TooManyIsps> {
         let mask = mask_of(&config)?;
         let now = clock.instant;
-        let mut core =
-            Self { config, mask, isps: BTreeMap::new(), removed: BTreeSet::new(), network, downs: 64, clock };
+        let policies = Policies::new(&config, &BTreeMap::new());
+        let (isps, removed) = (BTreeMap::new(), BTreeSet::new());
+        let mut core = Self { config, mask, isps, removed, policies, network, downs: 64, clock };
         let known = left.iter().map(|(&id, entry)| (entry.name(), id)).collect();
         core.removed.extend(left.keys());
         for (id, isp) in assign_ids(&core.config, mask, &known, &core.removed) {
@@ -195,6 +199,11 @@ impl Core {
         }
         core.update_paths(now);
         Ok(core)
+    }
+
+    /// Lets policies keep the numbers that they have had with an earlier daemon.
+    pub fn keep_policies(&mut self, left: &BTreeMap<PolicyId, String>) {
+        self.policies = Policies::new(&self.config, left);
     }
 
     /// Uses these ISPs and no others.
@@ -334,6 +343,7 @@ impl Core {
     fn reload(&mut self, config: Config, now: Instant) {
         let Ok(mask) = mask_of(&config) else { return };
         self.mask = mask;
+        self.policies = Policies::new(&config, &self.policies.names());
         self.config = config;
         let known = self.isps.iter().map(|(&id, isp)| (isp.config.name.clone(), id)).collect();
         let mut old = std::mem::take(&mut self.isps);
@@ -434,7 +444,8 @@ pub struct Quality {
 fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
     let too_many = TooManyIsps { mask: config.mark_mask, isps: config.isps.len() };
     let mask = MarkMask::new(config.mark_mask).ok_or(too_many)?;
-    if config.isps.len() > mask.capacity() as usize { Err(too_many) } else { Ok(mask) }
+    let room = mask.capacity().min(u32::from(MAX_ISPS)).saturating_sub(policies::refusals(config));
+    if config.isps.len() > room as usize { Err(too_many) } else { Ok(mask) }
 }
 
 /// Gives every ISP of the config an id that fits the mask: the one it has, or else the lowest that is free. An id must
@@ -446,7 +457,8 @@ fn assign_ids(
     known: &BTreeMap<String, IspId>,
     removed: &BTreeSet<IspId>,
 ) -> Vec<(IspId, IspConfig)> {
-    let fits = |id: &IspId| u32::from(id.get()) <= mask.capacity();
+    let highest = mask.capacity().min(u32::from(MAX_ISPS)).saturating_sub(policies::refusals(config));
+    let fits = |id: &IspId| u32::from(id.get()) <= highest;
     let known_id = |isp: &IspConfig| known.get(&isp.name).copied().filter(fits);
     let kept: BTreeSet<IspId> = config.isps.iter().filter_map(known_id).collect();
     // An id that was just freed still has flows; it is taken only when all others are.

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use balance_common::layout::{BucketTable, Device, IspEntry, Settings};
-use balance_common::{Family, IspId};
+use balance_common::layout::{BucketTable, Device, IspEntry, PolicyEntry, Settings};
+use balance_common::{Family, IspId, PolicyId};
 use ipnet::IpNet;
+
+use crate::rules::Rules;
 
 /// The routing protocol number on every route and rule of ours, by which we know them again.
 pub const ROUTE_PROTOCOL: u8 = 201;
@@ -30,8 +33,12 @@ pub struct MapPlan {
     pub settings: Settings,
     /// The ISPs; all other entries are emptied.
     pub isps: BTreeMap<IspId, IspEntry>,
-    /// The selection tables.
-    pub tables: BTreeMap<Family, BucketTable>,
+    /// The policies; all other entries are emptied.
+    pub policies: BTreeMap<PolicyId, PolicyEntry>,
+    /// The selection tables of all policies.
+    pub tables: BTreeMap<(PolicyId, Family), BucketTable>,
+    /// The rules.
+    pub rules: Arc<Rules>,
     /// Prefixes that are never balanced.
     pub local: BTreeSet<IpNet>,
     /// What the devices are to us, by index; how they are accelerated is found out later.

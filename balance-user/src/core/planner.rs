@@ -13,7 +13,8 @@ use super::path::is_link_local;
 use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector};
 use super::{Core, ipv6, select};
 use crate::config::Acceleration;
-use crate::nat::{NatIsp, nft_table};
+use crate::config::policy::lan_number;
+use crate::nat::{NatIsp, nft_table, refuse};
 use crate::sysctl::{self, SysctlFacts};
 
 /// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
@@ -73,7 +74,10 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
         sysctls.push(sysctl::liberal_conntrack());
         sysctls.extend(sysctl::patient_conntrack());
     }
-    KernelPlan { routes, rules, nft: nft_table(&name, core.mask.bits(), &isps), sysctls, table_names }
+    let mut nft = nft_table(&name, core.mask.bits(), &isps);
+    nft.body
+        .extend(core.policies.refusals(core.mask).map(|refusals| refuse::chain(core.mask.bits(), refusals)));
+    KernelPlan { routes, rules, nft, sysctls, table_names }
 }
 
 fn nat_isp(core: &Core, isp: &Isp) -> NatIsp {
@@ -138,7 +142,9 @@ fn maps(core: &Core) -> MapPlan {
     MapPlan {
         settings,
         isps: core.isps.iter().map(|(&id, isp)| (id, entry(core, isp))).collect(),
-        tables: Family::ALL.map(|family| (family, select::table(core, family).bytes())).into(),
+        policies: core.policies.entries(core.mask),
+        tables: select::tables(core).into_iter().map(|(which, table)| (which, table.bytes())).collect(),
+        rules: core.policies.rules(),
         local: local_prefixes(core),
         devices: devices(core),
         learn: learn(core),
@@ -202,7 +208,7 @@ const fn stored(state: State) -> IspState {
     }
 }
 
-fn padded<const N: usize>(text: &str) -> [u8; N] {
+pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
     bytes
@@ -238,28 +244,38 @@ fn local_prefixes(core: &Core) -> BTreeSet<IpNet> {
     core.config.local.iter().copied().chain(always.into_iter().chain(own).flatten()).collect()
 }
 
-/// The devices that exist, with their roles.
-fn roles(core: &Core) -> impl Iterator<Item = (&super::network::Link, Option<IspId>)> {
-    let isps = core.isps.values().map(|isp| (&isp.config.device, Some(isp.id)));
-    let lans = core.config.lans.iter().map(|lan| (&lan.device, None));
-    isps.chain(lans).filter_map(|(device, isp)| Some((core.network.link_named(device)?, isp)))
+/// An ISP, or a LAN by its number.
+enum Owner {
+    Isp(IspId),
+    Lan(u8),
+}
+
+/// The devices that exist, with whose they are.
+fn owners(core: &Core) -> impl Iterator<Item = (&super::network::Link, Owner)> {
+    let isps = core.isps.values().map(|isp| (&isp.config.device, Owner::Isp(isp.id)));
+    let lans = core.config.lans.iter().enumerate();
+    let lans = lans.map(|(place, lan)| (&lan.device, Owner::Lan(lan_number(place))));
+    isps.chain(lans).filter_map(|(device, owner)| Some((core.network.link_named(device)?, owner)))
 }
 
 fn devices(core: &Core) -> BTreeMap<u32, Device> {
-    roles(core)
-        .map(|(link, isp)| {
-            let isp = isp.map_or(0, IspId::get);
-            (link.index, Device { isp, ethernet: u8::from(link.ethernet), ..Device::default() })
+    owners(core)
+        .map(|(link, owner)| {
+            let (isp, lan) = match owner {
+                Owner::Isp(isp) => (isp.get(), 0),
+                Owner::Lan(lan) => (0, lan),
+            };
+            (link.index, Device { isp, lan, ethernet: u8::from(link.ethernet), ..Device::default() })
         })
         .collect()
 }
 
 fn attachments(core: &Core) -> BTreeSet<Attachment> {
-    roles(core)
-        .map(|(link, isp)| Attachment {
+    owners(core)
+        .map(|(link, owner)| Attachment {
             index: link.index,
             device: link.name.clone(),
-            role: if isp.is_some() { Role::Isp } else { Role::Lan },
+            role: if matches!(owner, Owner::Isp(_)) { Role::Isp } else { Role::Lan },
             ethernet: link.ethernet,
         })
         .collect()

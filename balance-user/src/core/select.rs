@@ -2,47 +2,79 @@
 
 use std::collections::BTreeMap;
 
-use balance_common::{Family, IspId, Member, Table, build_table};
+use balance_common::{Family, IspId, Member, PolicyId, Table, build_table};
 
 use super::Core;
+use super::isp::Isp;
 use crate::config::Mode;
+use crate::config::policy::PolicyConfig;
 
-/// The selection table of a family.
-pub(super) fn table(core: &Core, family: Family) -> Table {
-    let (members, down) = members(core, family);
-    build_table(&members, &down)
+/// The selection tables: of every policy in every family.
+pub(super) fn tables(core: &Core) -> BTreeMap<(PolicyId, Family), Table> {
+    // Many policies are of the same ISPs.
+    let mut built: Vec<(Members, Table)> = Vec::new();
+    let mut tables = BTreeMap::new();
+    for (id, policy) in core.policies.iter() {
+        for family in Family::ALL {
+            let members = members(core, policy, family);
+            let table = match built.iter().find(|(same, _)| *same == members) {
+                Some((_, table)) => table.clone(),
+                None => {
+                    let table = build_table(&members.all, &members.down);
+                    built.push((members, table.clone()));
+                    table
+                }
+            };
+            tables.insert((id, family), table);
+        }
+    }
+    tables
 }
 
-/// The ISPs that new flows of a family go to, with their weights.
+/// The ISPs that new flows of a family go to that no rule is about, with their weights.
 pub(super) fn in_use(core: &Core, family: Family) -> BTreeMap<IspId, u16> {
-    let (members, down) = members(core, family);
-    members
-        .into_iter()
+    let Some(policy) = core.policies.get(PolicyId::DEFAULT) else { return BTreeMap::new() };
+    let Members { all, down } = members(core, policy, family);
+    all.into_iter()
         .filter(|member| !down.contains(&member.isp))
         .map(|member| (member.isp, member.weight))
         .collect()
 }
 
-/// The members of the selection, and those of them that are down, in the order in which they went: the ISPs of the
-/// lowest tier that has one that is usable; in failover mode only the best of these.
-fn members(core: &Core, family: Family) -> (Vec<Member>, Vec<IspId>) {
-    let usable = || core.isps.values().filter(|isp| isp.is_usable(family));
-    let Some(tier) = usable().map(|isp| isp.config.tier).min() else { return (Vec::new(), Vec::new()) };
-    if core.config.mode == Mode::Failover {
-        let position = |id: IspId| {
-            core.isps
-                .get(&id)
-                .and_then(|isp| core.config.isps.iter().position(|one| one.name == isp.config.name))
+/// The members of a selection, and those of them that are down, in the order in which they went.
+#[derive(PartialEq, Eq)]
+struct Members {
+    all: Vec<Member>,
+    down: Vec<IspId>,
+}
+
+/// The ISPs of the lowest tier that has one that is usable; in failover mode only the best of these.
+fn members(core: &Core, policy: &PolicyConfig, family: Family) -> Members {
+    let part = |isp: &Isp| policy.member(&isp.config.name, isp.weight, isp.config.tier);
+    let isps: Vec<(&Isp, u16, u8)> =
+        core.isps.values().filter_map(|isp| part(isp).map(|(weight, tier)| (isp, weight, tier))).collect();
+    let usable = || isps.iter().filter(|(isp, ..)| isp.is_usable(family));
+    let none = Members { all: Vec::new(), down: Vec::new() };
+    let Some(tier) = usable().map(|&(_, _, tier)| tier).min() else { return none };
+    if policy.mode.unwrap_or(core.config.mode) == Mode::Failover {
+        let place = |isp: &Isp| {
+            let position = |name: &String| *name == isp.config.name;
+            if policy.members.is_empty() {
+                core.config.isps.iter().position(|one| position(&one.name))
+            } else {
+                policy.members.iter().position(|one| position(&one.isp))
+            }
         };
         let best = usable()
-            .filter(|isp| isp.config.tier == tier)
-            .max_by_key(|isp| (isp.weight, std::cmp::Reverse(position(isp.id))));
-        return (best.map(|isp| Member { isp: isp.id, weight: 1 }).into_iter().collect(), Vec::new());
+            .filter(|(_, _, its)| *its == tier)
+            .max_by_key(|(isp, weight, _)| (*weight, std::cmp::Reverse(place(isp))));
+        let all = best.map(|(isp, ..)| Member { isp: isp.id, weight: 1 }).into_iter().collect();
+        return Members { all, down: Vec::new() };
     }
-    let of_tier = || core.isps.values().filter(|isp| isp.config.tier == tier);
-    let members = of_tier().map(|isp| Member { isp: isp.id, weight: isp.weight }).collect();
+    let of_tier = || isps.iter().filter(|(_, _, its)| *its == tier);
+    let all = of_tier().map(|&(isp, weight, _)| Member { isp: isp.id, weight }).collect();
     let mut down: Vec<(u64, IspId)> =
-        of_tier().filter_map(|isp| Some((isp.path(family).down_order?, isp.id))).collect();
+        of_tier().filter_map(|(isp, ..)| Some((isp.path(family).down_order?, isp.id))).collect();
     down.sort_unstable();
-    (members, down.into_iter().map(|(_, id)| id).collect())
+    Members { all, down: down.into_iter().map(|(_, id)| id).collect() }
 }

@@ -1,6 +1,7 @@
 //! The pinned maps, typed.
 
 mod flows;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,11 +9,12 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use balance_common::layout::{
     BucketTable, Count, Device, IspCounters, IspEntry, LocalKey, Path, Settings, Verdict, bucket_copy,
-    local_key, path_index,
+    local_key, path_index, table_index,
 };
-use balance_common::{Family, IspId, MAX_ISPS};
+use balance_common::{Family, IspId, MAX_ISPS, PolicyId};
 use ipnet::IpNet;
 
+use self::rules::RuleMaps;
 use super::{DatapathError, Pins};
 use crate::core::plan::MapPlan;
 
@@ -30,6 +32,7 @@ pub struct Maps {
     xdp_targets: DevMapHash<MapData>,
     flows_v4: MapData,
     flows_v6: MapData,
+    rules: RuleMaps,
 }
 
 impl Maps {
@@ -48,6 +51,7 @@ impl Maps {
             xdp_targets: open(pins, "XDP_TARGETS", Map::DevMapHash)?,
             flows_v4: MapData::from_pin(pins.map("FLOWS_V4")).map_err(map_error("FLOWS_V4"))?,
             flows_v6: MapData::from_pin(pins.map("FLOWS_V6")).map_err(map_error("FLOWS_V6"))?,
+            rules: RuleMaps::open(pins)?,
         })
     }
 
@@ -76,10 +80,10 @@ impl Maps {
         self.devices.iter().flatten().collect()
     }
 
-    /// The table in force.
-    pub fn table(&self, family: Family) -> Result<BucketTable, DatapathError> {
-        let copy = self.active(family)?;
-        self.buckets.get(&bucket_copy(family, copy), 0).map_err(map_error("BUCKETS"))
+    /// The table in force of a policy in a family.
+    pub fn table(&self, policy: PolicyId, family: Family) -> Result<BucketTable, DatapathError> {
+        let copy = self.active(policy, family)?;
+        self.buckets.get(&bucket_copy(policy, family, copy), 0).map_err(map_error("BUCKETS"))
     }
 
     /// What an ISP has carried, summed over the CPUs.
@@ -110,9 +114,12 @@ impl Maps {
         if settings != before {
             self.settings.set(0, settings, 0).map_err(map_error("SETTINGS"))?;
         }
-        for (&family, table) in &plan.tables {
-            self.apply_table(family, table)?;
+        for (&(policy, family), table) in &plan.tables {
+            self.apply_table(policy, family, table)?;
         }
+        self.apply_policies(&plan.policies)?;
+        self.apply_rules(&plan.rules)?;
+        self.forget_policies(&plan.policies)?;
         self.apply_paths(plan)?;
         self.apply_devices(&plan.devices)?;
         self.apply_isps(&plan.isps)?;
@@ -120,15 +127,21 @@ impl Maps {
     }
 
     /// Writes the idle copy and flips the index.
-    fn apply_table(&mut self, family: Family, table: &BucketTable) -> Result<(), DatapathError> {
-        let active = self.active(family)?;
-        let in_force = self.buckets.get(&bucket_copy(family, active), 0).map_err(map_error("BUCKETS"))?;
+    fn apply_table(
+        &mut self,
+        policy: PolicyId,
+        family: Family,
+        table: &BucketTable,
+    ) -> Result<(), DatapathError> {
+        let active = self.active(policy, family)?;
+        let in_force =
+            self.buckets.get(&bucket_copy(policy, family, active), 0).map_err(map_error("BUCKETS"))?;
         if in_force == *table {
             return Ok(());
         }
         let idle = (active & 1) ^ 1;
-        self.buckets.set(bucket_copy(family, idle), table, 0).map_err(map_error("BUCKETS"))?;
-        self.active.set(family as u32, idle, 0).map_err(map_error("ACTIVE"))
+        self.buckets.set(bucket_copy(policy, family, idle), table, 0).map_err(map_error("BUCKETS"))?;
+        self.active.set(table_index(policy, family), idle, 0).map_err(map_error("ACTIVE"))
     }
 
     /// Where flows may no longer be learned, or an ISP's device is another one, what was learned is void.
@@ -222,14 +235,19 @@ impl Maps {
         for &(data, length) in present.difference(&wanted) {
             self.local.remove(&Key::new(length, data)).map_err(map_error("LOCAL"))?;
         }
+        self.renew_generation()
+    }
+
+    /// What has been found for flows is void from now on.
+    fn renew_generation(&mut self) -> Result<(), DatapathError> {
         let settings = self.settings()?;
         // Never 0, which is that of no flow.
         let generation = settings.generation.wrapping_add(1).max(1);
         self.settings.set(0, Settings { generation, ..settings }, 0).map_err(map_error("SETTINGS"))
     }
 
-    fn active(&self, family: Family) -> Result<u32, DatapathError> {
-        self.active.get(&(family as u32), 0).map_err(map_error("ACTIVE"))
+    fn active(&self, policy: PolicyId, family: Family) -> Result<u32, DatapathError> {
+        self.active.get(&table_index(policy, family), 0).map_err(map_error("ACTIVE"))
     }
 }
 

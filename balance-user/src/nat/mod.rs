@@ -3,6 +3,7 @@
 
 pub mod nft;
 pub mod npt;
+pub mod refuse;
 pub mod table;
 pub mod watch;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use aya::maps::{Array, Map, MapData};
-use balance_common::Family;
-use balance_common::layout::{ABI, BucketTable, bucket_copy};
+use balance_common::layout::{ABI, BucketTable, bucket_copy, table_index};
+use balance_common::{Family, PolicyId};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
@@ -143,8 +143,8 @@ fn wait_for_other_table(lab: &Lab, start: Instant) -> anyhow::Result<Duration> {
         let mut result = Ok(false);
         wait_until(Duration::from_secs(10), "the other ISP having all buckets", || {
             result = active
-                .get(&(Family::V4 as u32), 0)
-                .and_then(|copy| buckets.get(&bucket_copy(Family::V4, copy), 0))
+                .get(&table_index(PolicyId::DEFAULT, Family::V4), 0)
+                .and_then(|copy| buckets.get(&bucket_copy(PolicyId::DEFAULT, Family::V4, copy), 0))
                 .map(|table| table.iter().all(|owner| Some(owner) == table.first()));
             !matches!(result, Ok(false))
         })?;

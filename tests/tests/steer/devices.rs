@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::HashMap;
 use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
-use balance_common::layout::{Device, Settings};
-use balance_common::{Family, IspId, Member, build_table};
+use balance_common::layout::{Device, PolicyEntry, Settings};
+use balance_common::{Family, IspId, Member, PolicyId, build_table};
 use balance_lab::addresses::{SINK_PORT, internet};
 use balance_lab::{Lab, ready, send_one_way, wait_until};
 use balance_user::config::Attach;
 use balance_user::core::plan::{Attachment, MapPlan, Role};
 use balance_user::datapath::{Datapath, Maps, OBJECT, Pins};
+use balance_user::rules::Rules;
 use nix::net::if_::if_nametoindex;
 
 /// Sent while daemons come and go.
@@ -70,7 +72,12 @@ impl Router {
         MapPlan {
             settings: Settings { mark_mask: 0x3f00, ..Settings::default() },
             isps: BTreeMap::new(),
-            tables: Family::ALL.map(|family| (family, table)).into(),
+            policies: BTreeMap::from([(
+                PolicyId::DEFAULT,
+                PolicyEntry { name: [b'x'; 32], ..PolicyEntry::default() },
+            )]),
+            tables: Family::ALL.map(|family| ((PolicyId::DEFAULT, family), table)).into(),
+            rules: Arc::new(Rules::none()),
             local: local.iter().map(|prefix| prefix.parse().unwrap()).collect(),
             learn: BTreeSet::new(),
             devices: BTreeMap::from([(lan, Device { ethernet: 1, ..Device::default() })]),

@@ -15,8 +15,14 @@ pub(crate) const FOREIGN: u32 = 0xdead_2abe;
 /// What hands a packet on to the next program.
 pub(crate) const TCX_NEXT: i32 = -1;
 /// Every verdict there is.
-pub(crate) const VERDICTS: [Verdict; Verdict::COUNT as usize] =
-    [Verdict::Steered, Verdict::Local, Verdict::Unparsable, Verdict::NotIp, Verdict::NoIsp];
+pub(crate) const VERDICTS: [Verdict; Verdict::COUNT as usize] = [
+    Verdict::Steered,
+    Verdict::Local,
+    Verdict::Unparsable,
+    Verdict::NotIp,
+    Verdict::NoIsp,
+    Verdict::Bypassed,
+];
 
 const LOCAL: [(IpAddr, u8); 4] = [
     (IpAddr::V4(Ipv4Addr::new(192, 168, 0, 0)), 16),

@@ -8,4 +8,5 @@ mod headers;
 mod kernel;
 mod mutated;
 mod parser;
+mod rules;
 mod test_run;

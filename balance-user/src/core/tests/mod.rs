@@ -15,12 +15,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use balance_common::layout::{Forced, IspEntry};
-use balance_common::{Family, IspId};
+use balance_common::{Family, IspId, PolicyId};
 use ipnet::IpNet;
 
 use super::network::{Address, DefaultRoute, Link, Network};
 use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
+use crate::config::policy::PolicyConfig;
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, Ipv6Mode, IspConfig, LanConfig, Mode, MonitorConfig,
     RoutingConfig,
@@ -74,6 +75,8 @@ fn config(isps: Vec<IspConfig>) -> Config {
         fast_path: FastPathConfig::default(),
         attach: Attach::Auto,
         isps,
+        policies: vec![PolicyConfig::default()],
+        rules: Vec::new(),
         lans: vec![LanConfig { name: "LAN".to_owned(), device: "lan0".to_owned() }],
         mark_mask: 0x3f00,
         routing: RoutingConfig::default(),
@@ -297,7 +300,7 @@ impl World {
     }
 
     fn table(&self, family: Family) -> Vec<u8> {
-        self.plan().maps.tables[&family].to_vec()
+        self.plan().maps.tables[&(PolicyId::DEFAULT, family)].to_vec()
     }
 
     /// How many buckets each of the ISPs has.

@@ -8,7 +8,7 @@ pub(super) fn check_plan(world: &World, plan: &Plan) {
     assert_eq!(isps.len(), world.core.config().isps.len());
     for family in Family::ALL {
         let usable = |entry: &IspEntry| entry.usable[family as usize] == 1;
-        let table = &plan.maps.tables[&family];
+        let table = &plan.maps.tables[&(PolicyId::DEFAULT, family)];
         let best = isps.values().filter(|entry| usable(entry)).map(|entry| entry.tier).min();
         let mut in_use: Vec<_> =
             isps.iter().filter(|(_, entry)| usable(entry) && Some(entry.tier) == best).collect();
@@ -80,7 +80,10 @@ pub(super) fn check_buckets(before: &Plan, after: &Plan, modes: [Mode; 2]) {
             ([], &[back]) if last(back) => Some(back),
             _ => continue,
         };
-        for (was, is) in before.maps.tables[&family].iter().zip(&after.maps.tables[&family]) {
+        for (was, is) in before.maps.tables[&(PolicyId::DEFAULT, family)]
+            .iter()
+            .zip(&after.maps.tables[&(PolicyId::DEFAULT, family)])
+        {
             assert!(
                 was == is || mover.is_some_and(|mover| [*was, *is].contains(&mover.get())),
                 "a bucket went from {was} to {is} when {mover:?} moved"
