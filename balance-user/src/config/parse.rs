@@ -12,11 +12,23 @@ use super::error::Problem;
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    WEIGHTS, check,
+    WEIGHTS, check, firewall, forward,
 };
 
-const TOP_KEYS: &[&str] =
-    &["mode", "attach", "acceleration", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
+const TOP_KEYS: &[&str] = &[
+    "mode",
+    "attach",
+    "acceleration",
+    "local",
+    "isp",
+    "lan",
+    "forward",
+    "firewall",
+    "monitor",
+    "fast_path",
+    "mark",
+    "routing",
+];
 const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
 const MONITOR_KEYS: &[&str] = &[
@@ -85,7 +97,21 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
 
     let mark_mask = mark_mask(&top, isps.len())?;
     let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
-    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local })
+    let forwards = forward::forwards(&top, &isps)?;
+    let firewall = firewall::firewall(&top, &isps, &lans)?;
+    Ok(Config {
+        mode,
+        attach,
+        acceleration,
+        fast_path,
+        isps,
+        lans,
+        mark_mask,
+        routing,
+        local,
+        forwards,
+        firewall,
+    })
 }
 
 /// The names and devices that are taken.

@@ -21,7 +21,8 @@ use super::network::{Address, DefaultRoute, Link, Network};
 use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
+    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, IspConfig, LanConfig, Mode, MonitorConfig,
+    RoutingConfig,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -74,6 +75,8 @@ fn config(isps: Vec<IspConfig>) -> Config {
         mark_mask: 0x3f00,
         routing: RoutingConfig::default(),
         local: Vec::new(),
+        forwards: Vec::new(),
+        firewall: FirewallConfig::default(),
     }
 }
 
