@@ -58,19 +58,18 @@ impl Scene {
 
     /// The config, with these lines at the top.
     fn config(&self, top: &str) -> String {
-        let mut config = format!("{top}\n{}{}", self.lab.config(), Office::CONFIG);
-        for family in [Family::V4, Family::V6] {
-            let to = lan_host(0, family);
-            let both = format!("protocol = [\"tcp\", \"udp\"]\nto = \"{to}\"");
-            config += &format!(
-                "[[forward]]\nport = {MOVED}\n{both}\nto_port = {SERVER}\n\
+        let forwards = [Family::V4, Family::V6].map(|family| {
+            let both = format!("protocol = [\"tcp\", \"udp\"]\nto = \"{}\"", lan_host(0, family));
+            let moved = format!("{both}\nto_port = {SERVER}");
+            format!(
+                "[[forward]]\nport = {MOVED}\n{moved}\n\
                  [[forward]]\nport = [5999, \"{}-{}\"]\n{both}\n\
-                 [[forward]]\nport = {CABLE_ONLY}\n{both}\nto_port = {SERVER}\nisps = [\"cable\"]\n\
-                 [[forward]]\nport = {NO_HAIRPIN}\n{both}\nto_port = {SERVER}\nhairpin = false\n",
+                 [[forward]]\nport = {CABLE_ONLY}\n{moved}\nisps = [\"cable\"]\n\
+                 [[forward]]\nport = {NO_HAIRPIN}\n{moved}\nhairpin = false\n",
                 RANGE.0, RANGE.1
-            );
-        }
-        config
+            )
+        });
+        format!("{top}\n{}{}{}", self.lab.config(), Office::CONFIG, forwards.concat())
     }
 
     fn start(&self, top: &str) -> Daemon {
