@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use balance_user::config::save::{SaveError, save_weight, set_weight};
 use balance_user::config::{
-    Acceleration, Attach, Config, ConfigError, FastPathConfig, Ipv6Mode, Mode, MonitorConfig, RoutingConfig,
+    Acceleration, Attach, ClampMss, Config, ConfigError, FastPathConfig, FirewallConfig, ForwardConfig,
+    Ipv6Mode, Mode, MonitorConfig, Ports, Protocol, RoutingConfig,
 };
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");
@@ -38,6 +39,8 @@ fn the_sample_config_parses_and_shows_the_defaults() {
     assert_eq!((sample.mode, sample.attach, sample.mark_mask), (bare.mode, bare.attach, bare.mark_mask));
     assert_eq!((sample.routing, sample.local), (bare.routing, bare.local));
     assert_eq!((sample.acceleration, sample.fast_path), (bare.acceleration, bare.fast_path));
+    let groups = sample.firewall.groups.clone();
+    assert_eq!(sample.firewall, FirewallConfig { groups, ..bare.firewall });
 }
 
 #[test]
@@ -48,6 +51,8 @@ fn the_sample_and_the_reference_have_every_key() {
         format!("x = 1\n{MINIMAL}"),
         isp_with(""),
         isp_with("[[lan]]"),
+        isp_with("[[forward]]"),
+        isp_with("[firewall]"),
         isp_with("[monitor]"),
         isp_with("[fast_path]"),
         isp_with("[mark]"),
@@ -72,7 +77,11 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.acceleration, Acceleration::Auto);
     assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_secs(1), flows: 32_768 });
     assert_eq!(config.routing, RoutingConfig { table: 1000, priority: 10_000 });
-    assert!(config.lans.is_empty() && config.local.is_empty());
+    assert!(config.lans.is_empty() && config.local.is_empty() && config.forwards.is_empty());
+    let firewall = &config.firewall;
+    assert!(!firewall.enabled && firewall.log && firewall.allow.is_empty());
+    assert_eq!(firewall.ping.unwrap().to_string(), "10/second");
+    assert_eq!((firewall.clamp_mss, firewall.rules.must_exist), (ClampMss::Auto, false));
     let isp = &config.isps[0];
     assert_eq!((isp.weight, isp.tier, isp.gateway_v4, isp.gateway_v6), (1, 1, None, None));
     assert_eq!(isp.monitor, MonitorConfig::default());
@@ -149,6 +158,96 @@ fn every_key_is_read() {
         ..general
     };
     assert_eq!(b.monitor, own);
+}
+
+#[test]
+fn every_key_of_forwards_is_read_and_the_others_have_their_defaults() {
+    let config = parse(&format!(
+        "{MINIMAL}[[isp]]\nname = \"B\"\ndevice = \"b0\"\n{}",
+        r#"
+        [[forward]]
+        port = [443, "5000-5100"]
+        protocol = ["udp", "tcp"]
+        to = "192.168.1.10"
+        to_port = 8443
+        isps = "b"
+        hairpin = false
+        [[forward]]
+        port = 443
+        to = "fd00::10"
+        [[forward]]
+        port = 443
+        to = "192.168.1.10"
+        isps = ["A"]
+        "#
+    ))
+    .unwrap();
+    let [full, bare, _] = &config.forwards[..] else { panic!("three forwards") };
+    let isps = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let expected = ForwardConfig {
+        ports: vec![Ports { first: 443, last: 443 }, Ports { first: 5000, last: 5100 }],
+        protocols: vec![Protocol::Udp, Protocol::Tcp],
+        to: "192.168.1.10".parse().unwrap(),
+        to_port: Some(8443),
+        isps: isps(&["B"]),
+        hairpin: false,
+    };
+    assert_eq!(*full, expected);
+    let expected = ForwardConfig {
+        ports: vec![Ports { first: 443, last: 443 }],
+        protocols: vec![Protocol::Tcp],
+        to: "fd00::10".parse().unwrap(),
+        to_port: None,
+        isps: isps(&["A", "B"]),
+        hairpin: true,
+    };
+    assert_eq!(*bare, expected);
+}
+
+#[test]
+fn every_key_of_the_firewall_is_read() {
+    let lans = "[[lan]]\nname = \"HOME\"\ndevice = \"l0\"\n[[lan]]\nname = \"OFFICE\"\ndevice = \"l1\"\n";
+    let with = |rest: &str| parse(&format!("{MINIMAL}{lans}[firewall]\n{rest}")).unwrap().firewall;
+    let firewall = with(
+        "enabled = true\nping = \"3/minute\"\nlog = false\nallow = [\"tcp/22\", \"udp/60000-61000\"]\n\
+         rules = \"/etc/own.d\"\ngroups = [[\"home\", \":isp\"], [\"OFFICE\", \"a\"], [\":lan\"]]\nclamp_mss = \"on\"\n",
+    );
+    assert!(firewall.enabled && !firewall.log);
+    assert_eq!(firewall.ping.unwrap().to_string(), "3/minute");
+    let allow: Vec<_> = firewall.allow.iter().map(|s| (s.protocol, s.ports.first, s.ports.last)).collect();
+    assert_eq!(allow, [(Protocol::Tcp, 22, 22), (Protocol::Udp, 60_000, 61_000)]);
+    assert_eq!((&*firewall.rules.path, firewall.rules.must_exist), (Path::new("/etc/own.d"), true));
+    let groups: Vec<_> =
+        firewall.groups.iter().map(|group| (group.lans.join(" "), group.isps.join(" "))).collect();
+    let expected = [("HOME", "A"), ("OFFICE", "A"), ("HOME OFFICE", "")];
+    assert_eq!(groups, expected.map(|(lans, isps)| (lans.to_owned(), isps.to_owned())));
+    assert_eq!(firewall.clamp_mss, ClampMss::On);
+
+    assert_eq!(with("ping = \"off\"\n").ping, None);
+    assert_eq!(with("groups = []\n").groups, []);
+    let all = &with("").groups[0];
+    assert_eq!((all.lans.join(" "), all.isps.join(" ")), ("HOME OFFICE".to_owned(), "A".to_owned()));
+}
+
+#[test]
+fn own_rules_are_the_folders_nft_files_in_the_order_of_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    for name in ["20-b.nft", "10-a.nft", ".hidden.nft", "notes.txt", "10-a.nft~"] {
+        write(name, name);
+    }
+    let config = |rest: &str| {
+        let text = format!("{MINIMAL}[firewall]\nrules = \"{}\"\n{rest}", folder.path().display());
+        write("balance.toml", &text);
+        Config::load(&folder.path().join("balance.toml"))
+    };
+    let names =
+        |config: Config| config.firewall.own_rules.into_iter().map(|own| own.text).collect::<Vec<_>>();
+    assert_eq!(names(config("enabled = true\n").unwrap()), ["10-a.nft", "20-b.nft"]);
+    assert_eq!(names(config("").unwrap()), Vec::<String>::new(), "the firewall is off");
+    fs::create_dir(folder.path().join("30-c.nft")).unwrap();
+    let error = config("enabled = true\n").unwrap_err().to_string();
+    assert!(error.contains("30-c.nft: ") && error.contains("`rules` of [firewall]"), "{error}");
 }
 
 #[test]

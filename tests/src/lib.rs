@@ -27,6 +27,7 @@ mod isp;
 mod lab;
 mod mounts;
 mod notify;
+mod office;
 mod offloads;
 pub mod packet;
 mod port;
@@ -49,6 +50,7 @@ pub use flow::{Flow, Flows, ask_tcp, by_source, open_flows, open_new_flows, send
 pub use host::Host;
 pub use isp::{Forwarded, Isp, IspSpec};
 pub use lab::{Builder, Lab};
+pub use office::Office;
 pub use port::{Cut, Frame, Partial, Port};
 pub use ready::{ready, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};

@@ -16,6 +16,14 @@ pub enum ConfigError {
         /// What the system says.
         source: io::Error,
     },
+    /// The firewall's own rules cannot be read.
+    #[error("{}: {source}: `rules` of [firewall] leads here", path.display())]
+    Rules {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The file says something that is wrong.
     #[error(transparent)]
     Wrong(Fault),
@@ -46,11 +54,11 @@ pub struct Fault {
 }
 
 impl ConfigError {
-    /// The place and what is wrong with it; none if the file could not even be read.
+    /// The place and what is wrong with it; none if a file could not even be read.
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
         match self {
-            Self::Read { .. } => None,
+            Self::Read { .. } | Self::Rules { .. } => None,
             Self::Wrong(fault) => Some(fault),
         }
     }

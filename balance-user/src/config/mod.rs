@@ -5,10 +5,13 @@
 
 mod check;
 mod error;
+mod firewall;
+mod forward;
 mod ipv6;
 mod parse;
 mod parse_policy;
 pub mod policy;
+mod ports;
 mod reader;
 pub mod save;
 
@@ -21,7 +24,10 @@ use ipnet::{IpNet, Ipv6Net};
 use self::policy::{PolicyConfig, RuleConfig};
 
 pub use self::error::{ConfigError, Fault};
+pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesFolder, Service};
+pub use self::forward::ForwardConfig;
 pub use self::ipv6::Ipv6Mode;
+pub use self::ports::{Ports, Protocol};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/balance/balance.toml";
@@ -54,18 +60,29 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// Extra prefixes that are never balanced.
     pub local: Vec<IpNet>,
+    /// What is let in from outside, to which hosts.
+    pub forwards: Vec<ForwardConfig>,
+    /// What is dropped.
+    pub firewall: FirewallConfig,
 }
 
 impl Config {
-    /// Reads and checks a file.
+    /// Reads and checks a file, and reads the firewall's own rules.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::parse(&error::read(path)?, path)
+        let mut config = Self::parse(&error::read(path)?, path)?;
+        config.firewall.own_rules = firewall::own_rules(&config.firewall)?;
+        Ok(config)
     }
 
-    /// Checks a text. The path is only named in errors.
+    /// Checks a text. The path is only named in errors. Own rules are in other files, so there are none.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         parse::config(text).map_err(|problem| problem.locate(text, path))
     }
+}
+
+/// The one of these names that a text means; case does not set names apart.
+fn named<'a>(text: &str, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+    names.find(|name| name.eq_ignore_ascii_case(text)).map(str::to_owned)
 }
 
 /// How the ISPs share the flows.

@@ -13,7 +13,7 @@ use super::parse_policy::policies_and_rules;
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    WEIGHTS, check, ipv6,
+    WEIGHTS, check, firewall, forward, ipv6,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -25,6 +25,8 @@ const TOP_KEYS: &[&str] = &[
     "lan",
     "policy",
     "rule",
+    "forward",
+    "firewall",
     "monitor",
     "fast_path",
     "mark",
@@ -101,6 +103,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let (policies, rules) = policies_and_rules(&top, &isps, &lans)?;
     let mark_mask = mark_mask(&top, isps.len())?;
     let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
+    let forwards = forward::forwards(&top, &isps)?;
+    let firewall = firewall::firewall(&top, &isps, &lans)?;
     Ok(Config {
         mode,
         attach,
@@ -113,6 +117,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
         mark_mask,
         routing,
         local,
+        forwards,
+        firewall,
     })
 }
 

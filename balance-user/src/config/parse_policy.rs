@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::error::Problem;
 use super::policy::{LastResort, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, lan_number};
 use super::reader::{Item, Table};
-use super::{IspConfig, LanConfig, Mode, WEIGHTS, check};
+use super::{IspConfig, LanConfig, Mode, Ports, WEIGHTS, check};
 
 pub(super) const POLICY_KEYS: &[&str] = &["name", "isps", "mode", "sticky", "last_resort"];
 pub(super) const RULE_KEYS: &[&str] =
@@ -257,25 +257,8 @@ fn list<'a, T>(
     items.into_iter().map(read).collect()
 }
 
-/// A port, or a range as "1000-2000".
 fn ports(item: Item<'_>) -> Result<RangeInclusive<u16>, Problem> {
-    const ALL: (u16, u16) = (1, u16::MAX);
-    if !item.is_text() {
-        let port = item.number(ALL)?;
-        return Ok(port..=port);
-    }
-    item.text(|text| {
-        let range = text.split_once('-').unwrap_or((text, text));
-        let (Ok(first), Ok(last)) = (range.0.trim().parse::<u16>(), range.1.trim().parse::<u16>()) else {
-            return Err(
-                "a port must be a number from 1 to 65535, or a range such as \"5000-5100\"".to_owned()
-            );
-        };
-        if first == 0 || first > last {
-            return Err("a range of ports must begin at 1 or more, and not end before it begins".to_owned());
-        }
-        Ok(first..=last)
-    })
+    Ports::read("port", item).map(|ports| ports.first..=ports.last)
 }
 
 /// A protocol by name or number. ICMP is that of both families.

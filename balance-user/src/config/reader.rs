@@ -72,6 +72,13 @@ impl<'a> Table<'a> {
         self.get(key).map_or(Ok(default), |item| item.duration(range))
     }
 
+    /// A yes or no that may be left out.
+    pub(super) fn flag(&self, key: &'a str, default: bool) -> Result<bool, Problem> {
+        let Some(item) = self.get(key) else { return Ok(default) };
+        let flag = item.value.get_ref().as_bool();
+        flag.ok_or_else(|| item.problem(format!("{key} must be true or false, without quotes")))
+    }
+
     /// One of several words, that may be left out.
     pub(super) fn choice<T: Copy + Default>(&self, key: &'a str, words: &[(&str, T)]) -> Result<T, Problem> {
         let Some(item) = self.get(key) else { return Ok(T::default()) };
@@ -87,6 +94,11 @@ impl<'a> Item<'a> {
     /// Something wrong with this value.
     pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::new(self.value.span(), message)
+    }
+
+    /// Whether it is a string.
+    pub(super) fn is_text(&self) -> bool {
+        self.value.get_ref().is_str()
     }
 
     /// A string that `read` takes; it says what is wrong with any other.
@@ -137,12 +149,7 @@ impl<'a> Item<'a> {
         if self.value.get_ref().is_array() { Ok(self.list()?.collect()) } else { Ok(vec![*self]) }
     }
 
-    /// Is it a string?
-    pub(super) fn is_text(&self) -> bool {
-        self.value.get_ref().is_str()
-    }
-
-    /// Is it a table?
+    /// Whether it is a table.
     pub(super) fn is_table(&self) -> bool {
         self.value.get_ref().is_table()
     }

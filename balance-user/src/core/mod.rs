@@ -28,6 +28,7 @@ use health::Probe;
 pub use isp::Fingerprint;
 use isp::Isp;
 use network::Network;
+pub(crate) use path::is_link_local;
 pub use path::name_of as family_name;
 use plan::Plan;
 pub use planner::nft_table_name;

@@ -67,7 +67,7 @@ pub(super) fn has_address(network: &Network, link: &Link, family: Family) -> boo
 
 /// Is it an IPv6 link-local address (fe80::/10)?
 #[must_use]
-pub(super) fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 

@@ -14,7 +14,7 @@ use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Ro
 use super::{Core, ipv6, select};
 use crate::config::Acceleration;
 use crate::config::policy::lan_number;
-use crate::nat::{NatIsp, nft_table, refuse};
+use crate::nat::{self, NatIsp, nft_table, refuse};
 use crate::sysctl::{self, SysctlFacts};
 
 /// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
@@ -77,6 +77,7 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     let mut nft = nft_table(&name, core.mask.bits(), &isps);
     nft.body
         .extend(core.policies.refusals(core.mask).map(|refusals| refuse::chain(core.mask.bits(), refusals)));
+    nft.body.push_str(&nat::extras(&name, &core.config, &core.network));
     KernelPlan { routes, rules, nft, sysctls, table_names }
 }
 

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::conntrack::{self, IspMark};
 use crate::control::DeviceAcceleration;
 use crate::core::plan::{Plan, ProberPlan};
-use crate::core::{Core, Effect, Fingerprint, Traffic};
+use crate::core::{Core, Effect, Fingerprint, Traffic, nft_table_name};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
 use crate::monitor::prober::{Outcome, Prober};
 use crate::nat;
@@ -97,6 +97,11 @@ impl Kernel {
         let plan = core.plan(&self.instance, &self.facts);
         self.reconciler.nft(&plan.kernel).await?;
         Ok(())
+    }
+
+    /// Whether the kernel would take the nft table of this config: own rules may be wrong.
+    pub(super) async fn would_take(&self, config: &Config) -> Result<(), nat::NftError> {
+        nat::nft::check(&nat::draft(&nft_table_name(&self.instance), config)).await
     }
 
     /// Voids what the fast path has learned of an ISP, or all.

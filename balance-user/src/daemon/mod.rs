@@ -205,6 +205,9 @@ impl Daemon {
                 "the config is not reloaded: [mark], [routing], `attach` and `flows` cannot change while we run; \
                  `balance-user stop`, then run again"
             ),
+            Ok(config) if let Err(error) = self.kernel.would_take(&config).await => {
+                tracing::error!("the config is not reloaded: {error}");
+            }
             Ok(config) => {
                 tracing::info!(config = %self.config_path.display(), "config reloaded");
                 self.core.handle(Event::Reload(config), Instant::now());

@@ -10,6 +10,7 @@ use std::process::{Output, Stdio};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::own;
 use crate::core::plan::NftTable;
 
 /// Why the nft table could not be read or changed.
@@ -29,7 +30,7 @@ pub enum NftError {
     /// `nft` refused.
     #[error("nft cannot {what} table inet {table}: {stderr}")]
     Refused {
-        /// `replace`, `remove` or `list`.
+        /// `replace`, `check`, `remove` or `list`.
         what: &'static str,
         /// The table's name.
         table: String,
@@ -40,17 +41,23 @@ pub enum NftError {
 
 /// Puts the table in place, instead of the one of that name if there is one.
 pub async fn apply(table: &NftTable) -> Result<(), NftError> {
-    script("replace", &table.name, &replacement(table)).await
+    script("replace", &[], &table.name, &replacement(table)).await
+}
+
+/// Says whether the kernel would take the table, and changes nothing.
+pub async fn check(table: &NftTable) -> Result<(), NftError> {
+    script("check", &["-c"], &table.name, &replacement(table)).await
 }
 
 /// Removes the table of that name, if there is one.
 pub async fn remove(name: &str) -> Result<(), NftError> {
-    script("remove", name, &removal(name)).await
+    script("remove", &[], name, &removal(name)).await
 }
 
-/// The table of that name as the kernel has it, in the words of `nft list`; none if there is none.
+/// The table of that name as the kernel has it, in the words of `nft list`; none if there is none. Without what packets
+/// change: counters, and elements of named sets, which own rules may have.
 pub async fn list(name: &str) -> Result<Option<String>, NftError> {
-    let output = run(&["--stateless", "list", "table", "inet", name], "").await?;
+    let output = run(&["--stateless", "--terse", "list", "table", "inet", name], "").await?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
@@ -100,12 +107,12 @@ fn removal(name: &str) -> String {
     format!("table inet {name} {{}}\ndelete table inet {name}\n")
 }
 
-async fn script(what: &'static str, table: &str, text: &str) -> Result<(), NftError> {
-    let output = run(&["-f", "-"], text).await?;
+async fn script(what: &'static str, options: &[&str], table: &str, text: &str) -> Result<(), NftError> {
+    let output = run(&[options, &["-f", "-"]].concat(), text).await?;
     if output.status.success() {
         return Ok(());
     }
-    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let stderr = own::located(text, String::from_utf8_lossy(&output.stderr).trim());
     Err(NftError::Refused { what, table: table.to_owned(), stderr })
 }
 

@@ -1,10 +1,12 @@
 //! The text of the nft table.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use balance_common::IspId;
 
 use super::npt::{self, Ipv6Nat, NptIsp};
+use crate::config::Config;
 use crate::conntrack::IspMark;
 use crate::core::plan::NftTable;
 
@@ -120,9 +122,17 @@ fn elements(isps: &[Isp<'_>], element: impl Fn(&Isp<'_>) -> String) -> String {
     isps.iter().map(element).collect::<Vec<_>>().join(", ")
 }
 
+/// The devices of the ISPs and LANs of these names, in quotes.
+pub(super) fn devices_named<'a>(config: &Config, names: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let names: BTreeSet<&String> = names.into_iter().collect();
+    let isps = config.isps.iter().map(|isp| (&isp.name, &isp.device));
+    let all = isps.chain(config.lans.iter().map(|lan| (&lan.name, &lan.device)));
+    all.filter(|(name, _)| names.contains(name)).filter_map(|(_, device)| quoted(device)).collect()
+}
+
 /// The device's name in quotes, if it is one that the kernel would accept and nft can quote. A `*` at the end
 /// would be a wildcard.
-fn quoted(device: &str) -> Option<String> {
+pub(super) fn quoted(device: &str) -> Option<String> {
     const IFNAMSIZ: usize = 16;
     let refused = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '"' | '\\');
     if device.is_empty() || device.len() >= IFNAMSIZ || device.contains(refused) {

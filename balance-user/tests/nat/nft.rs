@@ -1,11 +1,13 @@
 //! Putting the table into the kernel.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use balance_common::IspId;
+use balance_user::config::{Config, OwnRules};
 use balance_user::core::plan::NftTable;
-use balance_user::nat::{Installed, Ipv6Nat, NatIsp, NftError, Watch, nft, nft_table};
+use balance_user::nat::{Installed, Ipv6Nat, NatIsp, NftError, Watch, draft, nft, nft_table};
 use futures::FutureExt as _;
 
 use crate::netns::Netns;
@@ -41,6 +43,41 @@ fn nft_accepts_the_table_for_any_number_of_isps() {
             [NatIsp { id: IspId::new(1).unwrap(), device: "a;b$(c)*".to_owned(), ipv6: Ipv6Nat::default() }];
         nft::apply(&nft_table("balance", 0x8000_0000, &odd)).await.unwrap();
         nft::apply(&nft_table("balance", u32::MAX, &odd)).await.unwrap();
+    });
+}
+
+#[test]
+fn nft_accepts_what_any_config_adds_and_lists_it_the_same_after_packets_have_changed_sets() {
+    use std::fmt::Write as _;
+    let Some(netns) = Netns::new() else { return };
+    netns.block_on(async || {
+        for (isps, lans, forwards) in [(1, 0, 0), (2, 1, 2), (63, 20, 200)] {
+            let mut text = String::new();
+            for number in 1..=isps {
+                writeln!(text, "[[isp]]\nname = \"I{number}\"\ndevice = \"a;b$(c){number}\"").unwrap();
+            }
+            for number in 0..lans {
+                writeln!(text, "[[lan]]\nname = \"{}{number:02}\"\ndevice = \"l{number}\"", "L".repeat(29)).unwrap();
+            }
+            for number in 1..=forwards {
+                let to = if number % 2 == 0 { "10.0.0.1" } else { "fd00::1" };
+                let ports = format!("[{number}, \"{}-{}\"]", 1000 + 10 * number, 1009 + 10 * number);
+                writeln!(text, "[[forward]]\nport = {ports}\nprotocol = [\"tcp\", \"udp\"]\nto = \"{to}\"").unwrap();
+                if number % 3 == 0 {
+                    writeln!(text, "to_port = {number}").unwrap();
+                }
+            }
+            text += "[firewall]\nenabled = true\nallow = [\"tcp/22\", \"udp/1-65535\"]\nping = \"1000000/hour\"\nclamp_mss = \"on\"\n";
+            let mut config = Config::parse(&text, Path::new("balance.toml")).unwrap();
+            let own = "set seen {\ntype ipv4_addr\nflags dynamic,timeout\ntimeout 1h\n}\nchain own_input {\nadd @seen { ip saddr }\n}";
+            config.firewall.own_rules = vec![OwnRules { path: "/own.nft".into(), text: own.to_owned() }];
+            let table = draft("balance-instance", &config);
+            nft::check(&table).await.unwrap();
+            let mut installed = Installed::default();
+            assert!(installed.ensure(&table).await.unwrap());
+            netns.nft("add element inet balance-instance seen { 192.0.2.1 }");
+            assert!(!installed.ensure(&table).await.unwrap(), "there already");
+        }
     });
 }
 

@@ -23,8 +23,8 @@ use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::policy::PolicyConfig;
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, Ipv6Mode, IspConfig, LanConfig, Mode, MonitorConfig,
-    RoutingConfig,
+    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
+    MonitorConfig, RoutingConfig,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -81,6 +81,8 @@ fn config(isps: Vec<IspConfig>) -> Config {
         mark_mask: 0x3f00,
         routing: RoutingConfig::default(),
         local: Vec::new(),
+        forwards: Vec::new(),
+        firewall: FirewallConfig::default(),
     }
 }
 
