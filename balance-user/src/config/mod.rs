@@ -3,8 +3,8 @@
 //! [`Config::parse`] goes from text to checked types in one step, so nothing else has to check again. Whatever is
 //! wrong becomes a [`ConfigError`] that points at it.
 
-mod check;
-mod error;
+pub(crate) mod check;
+pub(crate) mod error;
 mod parse;
 mod reader;
 pub mod save;
@@ -14,6 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::import;
 
 pub use self::error::{ConfigError, Fault};
 
@@ -52,8 +54,12 @@ impl Config {
         Self::parse(&error::read(path)?, path)
     }
 
-    /// Checks a text. The path is only named in errors.
+    /// Checks a text, which may also be one for Net::ISP::Balance. The path is only named in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        if import::is_nib(text) {
+            let toml = import::to_toml(text, path)?;
+            return parse::config(&toml).map_err(|problem| problem.locate(&toml, path));
+        }
         parse::config(text).map_err(|problem| problem.locate(text, path))
     }
 }
