@@ -121,6 +121,23 @@ fn what_has_no_counterpart_stays_as_a_comment_with_name_and_value() {
 }
 
 #[test]
+fn groups_become_those_of_the_firewall_which_is_on() {
+    let firewall = |text: &str| {
+        let toml = import(text).unwrap();
+        let (_, firewall) = toml.split_once("\n[firewall]\nenabled = true\n").unwrap();
+        firewall.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(firewall(ROUTER), ["groups = [[\"HOME\", \"OFFICE\", \":isp\"], [\":lan\"]]"]);
+    // Nothing said: all LANs with each other and with all ISPs.
+    assert_eq!(firewall("A a isp\nL l lan\n"), ["groups = [[\":lan\", \":isp\"]]"]);
+    assert_eq!(
+        firewall("forwarding_group=A :isp\nA a isp\nL l lan\n"),
+        ["# forwarding_group=A :isp: ISPs do not open connections to anybody", "groups = []"]
+    );
+    assert_eq!(firewall("A a isp\nforwarding_group=:lan :isp\n"), Vec::<String>::new());
+}
+
+#[test]
 fn every_option_of_foolsm_is_known() {
     // As in lsm/config.c, what belongs to a connection.
     let (numbers, texts) = (

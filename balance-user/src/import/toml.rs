@@ -102,13 +102,27 @@ impl Nib<'_> {
         lsm.notes.iter().try_for_each(|(name, (value, note))| writeln!(f, "# {name}={value}: {note}"))
     }
 
-    /// Who may open connections to whom.
+    /// What NIB always does. What its folder `firewall` lets in is not in its config.
     fn firewall(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.groups.is_empty() {
-            writeln!(f)?;
+        writeln!(f, "\n[firewall]\nenabled = true")?;
+        writeln!(
+            f,
+            "# allow = [\"tcp/22\"]  # what of this machine is open to the outside; nothing else tells it"
+        )?;
+        if self.lans.is_empty() {
+            return Ok(());
         }
-        self.groups.iter().try_for_each(|group| {
-            writeln!(f, "# forwarding_group={}: no counterpart yet: there is no firewall", group.join(" "))
-        })
+        if self.groups.is_empty() {
+            return writeln!(f, "groups = [[\":lan\", \":isp\"]]");
+        }
+        let has_lan = |group: &&Vec<&str>| {
+            group.iter().any(|name| *name == ":lan" || self.lans.iter().any(|(lan, _)| lan == name))
+        };
+        let (groups, useless): (Vec<_>, Vec<_>) = self.groups.iter().partition(has_lan);
+        for group in useless {
+            writeln!(f, "# forwarding_group={}: ISPs do not open connections to anybody", group.join(" "))?;
+        }
+        // Names need no other quoting in TOML than `{:?}` gives them.
+        writeln!(f, "groups = {groups:?}")
     }
 }
