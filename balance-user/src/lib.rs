@@ -12,6 +12,7 @@ pub mod core;
 pub mod daemon;
 pub mod datapath;
 pub mod devices;
+pub mod import;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{DEFAULT_PATH, WEIGHTS};
+use crate::import;
 
 /// Balances the flows of a router, or of a single host, over several internet connections (ISPs). When an ISP fails,
 /// new flows use the others.
@@ -92,6 +93,15 @@ Examples:
     #[command(after_help = "Example:\n  balance-user check balance.toml && systemctl reload balance")]
     Check(Check),
 
+    /// Make a config of one for Net::ISP::Balance (balance.conf), with comments, on standard output
+    ///
+    /// Changes nothing and needs no root. `run` and `check` also take such a file as it is.
+    #[command(after_help = "\
+Examples:
+  balance-user import > balance.toml && balance-user check balance.toml
+  ssh router cat /etc/network/balance.conf | balance-user import -")]
+    Import(Import),
+
     /// Stop balancing and put everything back: routes, rules, nft table, sysctls, programs and maps
     #[command(after_help = "Example:\n  balance-user stop")]
     Stop,
@@ -166,6 +176,14 @@ pub struct Check {
     pub config: PathBuf,
 }
 
+/// What `import` can be told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Import {
+    /// The config of Net::ISP::Balance; `-` is standard input
+    #[arg(value_name = "FILE", default_value = import::DEFAULT_PATH)]
+    pub file: PathBuf,
+}
+
 /// How much to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum LogLevel {
@@ -234,6 +252,7 @@ Examples:
   balance-user down DSL                   DSL is not to be used
   balance-user auto DSL                   DSL is used when it works
   balance-user stop                       put everything back as it was
+  balance-user import balance.conf        the config of Net::ISP::Balance as one for this
   Each command has more: balance-user set-weight --help
 
 Exit codes:
@@ -297,6 +316,9 @@ mod tests {
             "flush",
             "flush CABLE",
             "check f",
+            "import",
+            "import -",
+            "import f",
             "stop",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
@@ -322,6 +344,8 @@ mod tests {
             ("flush --all", "--all"),
             ("stop now", "'now'"),
             ("check a b", "'b'"),
+            ("import a b", "'b'"),
+            ("import --toml", "--toml"),
             ("status -s --json", "cannot be used with"),
             ("status --jsn", "--json"),
             ("status CABLE", "'CABLE'"),

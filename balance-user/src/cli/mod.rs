@@ -7,6 +7,7 @@ pub mod report;
 mod change;
 mod check;
 mod flush;
+mod import;
 mod run;
 mod status;
 mod stop;
@@ -71,6 +72,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Auto(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Auto),
         Command::Flush(flush) => flush::flush(&cli.instance, flush.name.as_deref()),
         Command::Check(check) => check::check(&check.config),
+        Command::Import(import) => import::import(&import.file),
         Command::Stop => {
             start_log(cli.log_level);
             stop::stop(&cli.instance)

@@ -11,7 +11,7 @@ const DEVICE_BYTES: usize = 15;
 const NAME_BYTES: usize = 31;
 
 /// The name of an ISP or a LAN.
-pub(super) fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     let fits = text.len() <= NAME_BYTES
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
@@ -23,7 +23,7 @@ pub(super) fn name(text: &str) -> Result<String, String> {
 
 /// The name of a network device. The kernel allows a few more: quotes, `*` and `\` mean something else to nft, and
 /// beyond ASCII there are bytes that it takes for spaces.
-pub(super) fn device(text: &str) -> Result<String, String> {
+pub(crate) fn device(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > DEVICE_BYTES {
         return Err(format!("device must be 1 to {DEVICE_BYTES} characters, as `ip link` shows it"));
     }
@@ -38,7 +38,7 @@ pub(super) fn device(text: &str) -> Result<String, String> {
 }
 
 /// The address of one other host: a gateway, or a target of probes.
-pub(super) fn host(what: &str, text: &str) -> Result<IpAddr, String> {
+pub(crate) fn host(what: &str, text: &str) -> Result<IpAddr, String> {
     let Ok(address) = text.parse::<IpAddr>() else {
         return Err(format!("{what} must be an IPv4 or IPv6 address, without prefix length or device"));
     };

@@ -83,21 +83,21 @@ impl fmt::Display for Fault {
 
 /// Something wrong with a text, before it is known which file it is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// The bytes it is about; may be empty or reach past the end.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// What is wrong and what to do.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl Problem {
     /// A problem with these bytes.
-    pub(super) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(span: Range<usize>, message: impl Into<String>) -> Self {
         Self { span, message: message.into() }
     }
 
     /// The error that shows this problem of `text`.
-    pub(super) fn locate(self, text: &str, path: &Path) -> ConfigError {
+    pub(crate) fn locate(self, text: &str, path: &Path) -> ConfigError {
         let start = text.floor_char_boundary(self.span.start);
         let (above, rest) = text.split_at(start);
         let (before, rest) = above.rsplit_once('\n').map_or((above, rest), |(_, before)| (before, rest));
@@ -121,8 +121,13 @@ impl Problem {
 }
 
 /// Reads a whole file, which must be UTF-8.
-pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
     let bytes = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    utf8(bytes, path)
+}
+
+/// What was read from a file as text, which must be UTF-8.
+pub(crate) fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let message = "this is not UTF-8 text: save the file as UTF-8";
@@ -138,8 +143,7 @@ fn printable(line: &str) -> String {
 fn why_unreadable(source: &io::Error) -> String {
     match source.kind() {
         io::ErrorKind::NotFound => {
-            "there is no such file; write one (see docs/configuration.md) or name another with --config"
-                .to_owned()
+            "there is no such file; write one (see docs/configuration.md) or name another".to_owned()
         }
         io::ErrorKind::PermissionDenied => "permission denied; run this as root".to_owned(),
         _ => format!("cannot be read: {source}"),

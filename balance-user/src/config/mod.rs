@@ -3,8 +3,8 @@
 //! [`Config::parse`] goes from text to checked types in one step, so nothing else has to check again. Whatever is
 //! wrong becomes a [`ConfigError`] that points at it.
 
-mod check;
-mod error;
+pub(crate) mod check;
+pub(crate) mod error;
 mod firewall;
 mod forward;
 mod ipv6;
@@ -22,6 +22,8 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 use self::policy::{PolicyConfig, RuleConfig};
+
+use crate::import;
 
 pub use self::error::{ConfigError, Fault};
 pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesFolder, Service};
@@ -74,8 +76,13 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks a text. The path is only named in errors. Own rules are in other files, so there are none.
+    /// Checks a text, which may also be one for Net::ISP::Balance. The path is only named in errors. Own rules are in other
+    /// files, so there are none.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        if import::is_nib(text) {
+            let toml = import::to_toml(text, path)?;
+            return parse::config(&toml).map_err(|problem| problem.locate(&toml, path));
+        }
         parse::config(text).map_err(|problem| problem.locate(text, path))
     }
 }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::error::Problem;
 use super::{ConfigError, WEIGHTS, error, reader};
+use crate::import;
 
 /// Why a weight could not be saved.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,11 @@ pub fn set_weight(text: &str, isp: &str, weight: u16) -> Result<String, SaveErro
 fn with_weight(text: &str, path: &Path, isp: &str, weight: u16) -> Result<String, SaveError> {
     if !(WEIGHTS.0..=WEIGHTS.1).contains(&weight) {
         return Err(SaveError::Weight);
+    }
+    if import::is_nib(text) {
+        let message = "this is a config of Net::ISP::Balance: make one of it that can be changed, \
+                       with `balance-user import`";
+        return Err(Problem::new(0..0, message).locate(text, path).into());
     }
     let document = DeTable::parse(text).map_err(|error| reader::syntax(&error).locate(text, path))?;
     let (place, new) = edit(text, document.get_ref(), isp, weight)

@@ -1,0 +1,115 @@
+//! The options that NIB hands on to its link status monitor, foolsm (lsm), of which `lsm/config.c` has the list.
+
+use std::collections::BTreeMap;
+
+use super::parse::Word;
+use crate::config::error::Problem;
+
+/// What the options say that were set.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Lsm<'a> {
+    /// Milliseconds between pings.
+    pub(super) interval_ms: Option<u32>,
+    /// The longest that an answer may take, in milliseconds.
+    pub(super) timeout_ms: Option<u32>,
+    /// So many lost in a row are a failure.
+    pub(super) lost: Option<u32>,
+    /// So many answered in a row end it.
+    received: Option<(u32, Word<'a>)>,
+    /// What has no key here: by name, the value and what there is to say about it.
+    pub(super) notes: BTreeMap<&'static str, (&'a str, &'static str)>,
+}
+
+/// What NIB sets unless told otherwise, in milliseconds.
+const DEFAULT_INTERVAL_MS: u32 = 1000;
+
+const HOUR_MS: u32 = 3_600_000;
+const DAY_MS: u32 = 24 * HOUR_MS;
+
+const NO_SCRIPTS: &str = "no counterpart yet: no script is run when an ISP goes up or down";
+const NO_MAIL: &str = "no counterpart yet: no mail is sent; the log has it (journalctl -u balance)";
+const NO_LOSS: &str =
+    "no counterpart: answers that stay away in a row take an ISP down, not how many of 100 did";
+const OWN_PROBES: &str = "not needed: an ISP's probes always leave by its own device, with its own address";
+const OVERWRITTEN: &str = "never had an effect: Net::ISP::Balance writes its own over it for each ISP";
+const QUICK_START: &str = "not needed: after the start an ISP is used at its first answer";
+
+/// What has no key here: the name, whether it is a number, and what there is to say about it.
+const NOTES: &[(&str, bool, &str)] = &[
+    ("max_packet_loss", true, NO_LOSS),
+    ("min_packet_loss", true, NO_LOSS),
+    ("max_successive_pkts_recvd", true, "never had an effect: foolsm knows only max_successive_pkts_lost"),
+    ("long_down_time", true, "no counterpart yet: nothing happens when an ISP has been down for long"),
+    ("warn_email", false, NO_MAIL),
+    ("long_down_email", false, NO_MAIL),
+    ("eventscript", false, NO_SCRIPTS),
+    ("notifyscript", false, NO_SCRIPTS),
+    ("long_down_eventscript", false, NO_SCRIPTS),
+    ("long_down_notifyscript", false, NO_SCRIPTS),
+    ("unknown_up_notify", true, NO_SCRIPTS),
+    ("queue", false, NO_SCRIPTS),
+    ("check_arp", true, "no counterpart yet: probes are pings"),
+    ("ttl", true, "no counterpart: probes have the system's TTL"),
+    ("sourceip", false, OWN_PROBES),
+    ("device", false, OVERWRITTEN),
+    ("checkip", false, OVERWRITTEN),
+    ("name", false, OVERWRITTEN),
+    ("status", true, "not needed: how each ISP was is in the kernel, and known after a restart"),
+    ("debug", true, "not needed: --log-level says how much is logged"),
+    ("startup_acceleration", true, QUICK_START),
+    ("startup_burst_pkts", true, QUICK_START),
+    ("startup_burst_interval", true, QUICK_START),
+];
+
+/// The options that become keys, for the message that lists what is known.
+const KEYS: &[&str] = &["interval_ms", "timeout_ms", "max_successive_pkts_lost", "min_successive_pkts_rcvd"];
+
+/// Whether this is the name of an option.
+pub(super) fn is_known(name: &str) -> bool {
+    KEYS.contains(&name) || NOTES.iter().any(|&(known, ..)| known == name)
+}
+
+impl<'a> Lsm<'a> {
+    /// Takes in one option. Of several of the same name the last counts, as in NIB.
+    pub(super) fn set(&mut self, name: &Word<'_>, value: Word<'a>) -> Result<(), Problem> {
+        match name.text {
+            "interval_ms" => self.interval_ms = Some(value.number(name.text, (10, HOUR_MS))?),
+            "timeout_ms" => self.timeout_ms = Some(value.number(name.text, (10, 60_000))?),
+            "max_successive_pkts_lost" => self.lost = Some(value.number(name.text, (1, 1000))?),
+            "min_successive_pkts_rcvd" => {
+                self.received = Some((value.number(name.text, (1, DAY_MS))?, value));
+            }
+            other => {
+                let note = NOTES.iter().find(|(known, ..)| *known == other);
+                let Some(&(known, is_number, note)) = note else { return Err(unknown(name)) };
+                if is_number {
+                    value.number(known, (0, u32::MAX))?;
+                }
+                self.notes.insert(known, (value.text, note));
+            }
+        }
+        Ok(())
+    }
+
+    /// How long an ISP must answer to be used again, in milliseconds, if anything was said about that.
+    pub(super) fn up_after_ms(&self) -> Result<Option<u32>, Problem> {
+        let Some((received, value)) = &self.received else { return Ok(None) };
+        let interval = self.interval_ms.unwrap_or(DEFAULT_INTERVAL_MS);
+        match received.checked_mul(interval) {
+            Some(product) if product <= DAY_MS => Ok(Some(product)),
+            _ => Err(value.problem(format!(
+                "min_successive_pkts_rcvd times interval_ms ({interval}) must not be longer than a day"
+            ))),
+        }
+    }
+}
+
+fn unknown(name: &Word<'_>) -> Problem {
+    let known = ["mode", "forwarding_group"].into_iter().chain(KEYS.iter().copied());
+    let known: Vec<_> = known.chain(NOTES.iter().map(|&(known, ..)| known)).collect();
+    name.problem(format!(
+        "unknown option `{}`: Net::ISP::Balance and foolsm have {}",
+        name.text,
+        known.join(", ")
+    ))
+}
