@@ -12,6 +12,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use balance_common::Sticky;
+use balance_user::config::policy::{LastResort, RuleTarget};
 use balance_user::config::save::{SaveError, save_weight, set_weight};
 use balance_user::config::{
     Acceleration, Attach, ClampMss, Config, ConfigError, FastPathConfig, FirewallConfig, ForwardConfig,
@@ -450,4 +452,51 @@ fn saves_at_the_same_time_do_not_undo_each_other() {
     });
     let weights: Vec<_> = Config::load(&path).unwrap().isps.iter().map(|isp| isp.weight).collect();
     assert_eq!(weights, [1000, 1000]);
+}
+
+#[test]
+fn policies_and_rules_are_read() {
+    let text = r#"
+        isp = [{ name = "A", device = "a0" }, { name = "B", device = "b0" }]
+        lan = [{ name = "HOME", device = "l0" }, { name = "GUESTS", device = "l1" }]
+        [[policy]]
+        name = "P"
+        isps = ["b", { name = "A", weight = 7, tier = 2 }]
+        mode = "failover"
+        sticky = "source-destination"
+        last_resort = "drop"
+        [[policy]]
+        name = "default"
+        sticky = "source"
+        [[rule]]
+        source = ["192.168.1.7", "fd00::/8"]
+        port = [443, "5000-5100"]
+        lan = ["guests", "local"]
+        to = "P"
+        [[rule]]
+        protocol = ["icmp", 47]
+        dscp = ["EF", 10]
+        to = "b"
+        [[rule]]
+        to = "bypass"
+    "#;
+    let config = Config::parse(text, Path::new("x")).unwrap();
+    let names: Vec<&str> = config.policies.iter().map(|policy| policy.name.as_str()).collect();
+    assert_eq!(names, ["default", "P", "B"]);
+    assert_eq!(config.policies[0].sticky, Sticky::Source);
+    let policy = &config.policies[1];
+    assert_eq!(policy.mode, Some(Mode::Failover));
+    assert_eq!((policy.sticky, policy.last_resort), (Sticky::SourceDestination, LastResort::Drop));
+    assert_eq!(["A", "B", "C"].map(|isp| policy.member(isp, 1, 1)), [Some((7, 2)), Some((1, 1)), None]);
+    assert_eq!(config.policies[2].member("B", 3, 4), Some((3, 4)));
+    let [first, second, third] = config.rules.as_slice() else { panic!("{:?}", config.rules) };
+    assert_eq!((&first.protocols, &first.lans), (&vec![6, 17, 132], &vec![2, 0]));
+    assert_eq!(first.destination_ports, [443..=443, 5000..=5100]);
+    assert_eq!(
+        first.source.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["192.168.1.7/32", "fd00::/8"]
+    );
+    assert_eq!((&second.protocols, &second.dscps), (&vec![1, 58, 47], &vec![46, 10]));
+    let targets = [first.to, second.to, third.to];
+    assert_eq!(targets, [RuleTarget::Policy(1), RuleTarget::Policy(2), RuleTarget::Bypass]);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use balance_common::layout::IspEntry;
-use balance_common::{Family, IspId};
+use balance_common::{Family, IspId, PolicyId};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -72,6 +72,11 @@ impl Kernel {
     /// What an earlier daemon knew of the ISPs.
     pub(super) fn left(&self) -> Result<BTreeMap<IspId, IspEntry>, DatapathError> {
         self.maps.isps()
+    }
+
+    /// The names of the policies that an earlier daemon had.
+    pub(super) fn left_policies(&self) -> Result<BTreeMap<PolicyId, String>, DatapathError> {
+        Ok(self.maps.policies()?.into_iter().map(|(id, entry)| (id, entry.name())).collect())
     }
 
     /// How the devices are accelerated.

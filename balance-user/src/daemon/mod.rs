@@ -47,6 +47,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     let (outcomes_sender, outcomes) = mpsc::channel(1024);
     let mut kernel = Kernel::open(instance, &config, outcomes_sender)?;
     let mut core = Core::new(config, &kernel.left()?, network, clock())?;
+    core.keep_policies(&kernel.left_policies()?);
     if !only.is_empty() {
         core.force_only(only);
     }

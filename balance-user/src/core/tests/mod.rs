@@ -4,6 +4,7 @@ mod flows;
 mod ipv6;
 mod paths;
 mod plan;
+mod policies;
 mod properties;
 mod reload;
 mod restart;
