@@ -105,9 +105,19 @@ pub const BYPASS: u8 = 0xff;
 /// In place of a [`Device::lan`]: this machine itself.
 pub const LAN_SELF: u8 = 0;
 
-/// The key of `RULE_PREFIXES` (beside its length in bits): a copy of the rules, source (0) or destination (1), two bytes of
-/// nothing, and the address as in [`LocalKey`].
-pub type RulePrefixKey = [u8; 20];
+/// The key of `RULE_PREFIXES` (beside its length in bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct RulePrefixKey {
+    /// The copy of the rules, 0 or 1.
+    pub copy: u8,
+    /// 0 for a source, 1 for a destination.
+    pub is_destination: u8,
+    /// Always 0.
+    pub padding: [u8; 2],
+    /// As in [`LocalKey`].
+    pub address: [u8; 16],
+}
 
 /// The bits of [`RulePrefixKey`] before the address.
 pub const RULE_PREFIX_HEAD: u32 = 32;
@@ -116,10 +126,12 @@ pub const RULE_PREFIX_HEAD: u32 = 32;
 #[must_use]
 #[inline(always)]
 pub const fn rule_prefix_key(copy: u32, is_destination: bool, address: Address) -> RulePrefixKey {
-    let head = [(copy & 1) as u8, is_destination as u8, 0, 0];
-    let [a, b, c, d] = head;
-    let [e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t] = address.octets();
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t]
+    RulePrefixKey {
+        copy: (copy & 1) as u8,
+        is_destination: is_destination as u8,
+        padding: [0; 2],
+        address: address.octets(),
+    }
 }
 
 /// The value of `SETTINGS`, a single entry.
@@ -417,7 +429,8 @@ pub fn local_key(address: core::net::IpAddr, length: u8) -> (LocalKey, u32) {
 #[cfg(feature = "user")]
 mod pod {
     use super::{
-        Count, Device, IspCounters, IspEntry, Path, PolicyEntry, RuleClass, RuleFields, Seen, Settings,
+        Count, Device, IspCounters, IspEntry, Path, PolicyEntry, RuleClass, RuleFields, RulePrefixKey, Seen,
+        Settings,
     };
     use crate::fast::{Entry, Key, V4, V6};
 
@@ -429,6 +442,8 @@ mod pod {
     unsafe impl aya::Pod for PolicyEntry {}
     // SAFETY: as above.
     unsafe impl aya::Pod for RuleClass {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RulePrefixKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for RuleFields {}
     // SAFETY: as above.

@@ -44,6 +44,7 @@ impl Rules {
     }
 
     #[inline(always)]
+    #[expect(clippy::indexing_slicing, reason = "the words of all classes are as many")]
     fn first(&self, flow: &Flow, lan: u8, dscp: u8) -> Option<u8> {
         let fields = self.fields;
         let source = self.class(self.prefix(false, flow.source)?)?;

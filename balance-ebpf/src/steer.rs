@@ -45,17 +45,16 @@ fn decide<const L3: usize>(
         _ if is_local(flow) => return Some(Verdict::Local),
         _ => {
             let policy = policy_of::<L3>(skb, device, flow);
-            match seen {
+            if let Some(seen) = seen {
                 // SAFETY: as above.
-                Some(seen) => unsafe {
+                unsafe {
                     (*seen).policy = policy;
                     (*seen).generation = settings.generation;
-                },
-                None => {
-                    let seen = Seen { generation: settings.generation, policy, ..Seen::default() };
-                    // Failing costs nothing but time, and an exact count of new flows.
-                    let _ = SEEN.insert(hash, seen, 0);
                 }
+            } else {
+                let seen = Seen { generation: settings.generation, policy, ..Seen::default() };
+                // Failing costs nothing but time, and an exact count of new flows.
+                let _ = SEEN.insert(hash, seen, 0);
             }
             policy
         }

@@ -122,16 +122,9 @@ impl Classes {
 }
 
 fn empty() -> Box<RuleFields> {
-    Box::new(RuleFields {
-        count: 0,
-        asks_dscp: 0,
-        protocols: [0; 256],
-        lans: [0; 256],
-        dscps: [0; 64],
-        source_ports: [0; 65_536],
-        destination_ports: [0; 65_536],
-        policies: [0; MAX_RULES],
-    })
+    // On the stack it would be too large for threads with a small one.
+    // SAFETY: these are integers, of which all bits may be zero.
+    unsafe { Box::new_zeroed().assume_init() }
 }
 
 fn bits(rules: &[RuleConfig], allows: impl Fn(&RuleConfig) -> bool) -> Bits {

@@ -190,11 +190,11 @@ fn isps_of_source(lab: &Lab, source: Ipv4Addr, count: usize) -> BTreeSet<&str> {
 
 #[test]
 fn a_thousand_sources_keep_their_isp_and_only_those_of_one_that_dies_move() {
+    const SOURCES: u16 = 1000;
+    const FLOWS: usize = 100;
     if !ready() {
         return;
     }
-    const SOURCES: u16 = 1000;
-    const FLOWS: usize = 100;
     let lab = three_isps();
     let policy = "[[policy]]\nname = \"default\"\nsticky = \"source\"\n";
     lab.write_config(&format!("{}\n{policy}", lab.config())).unwrap();

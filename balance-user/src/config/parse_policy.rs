@@ -188,13 +188,10 @@ fn rule(
     let source = list(table, "source", |item| item.text(|text| check::network("source", text)))?;
     let destination =
         list(table, "destination", |item| item.text(|text| check::network("destination", text)))?;
-    let is_v4 = |prefixes: &[IpNet]| prefixes.iter().any(|prefix| matches!(prefix, IpNet::V4(_)));
-    let is_v6 = |prefixes: &[IpNet]| prefixes.iter().any(|prefix| matches!(prefix, IpNet::V6(_)));
-    if !source.is_empty()
-        && !destination.is_empty()
-        && !(is_v4(&source) && is_v4(&destination))
-        && !(is_v6(&source) && is_v6(&destination))
-    {
+    let has = |prefixes: &[IpNet], v4: bool| {
+        prefixes.is_empty() || prefixes.iter().any(|prefix| matches!(prefix, IpNet::V4(_)) == v4)
+    };
+    if ![true, false].into_iter().any(|v4| has(&source, v4) && has(&destination, v4)) {
         return Err(
             table.problem("this rule is about nothing: its source and destination are of different families")
         );

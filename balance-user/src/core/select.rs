@@ -17,15 +17,13 @@ pub(super) fn tables(core: &Core) -> BTreeMap<(PolicyId, Family), Table> {
     for (id, policy) in core.policies.iter() {
         for family in Family::ALL {
             let members = members(core, policy, family);
-            let table = match built.iter().find(|(same, _)| *same == members) {
-                Some((_, table)) => table.clone(),
-                None => {
-                    let table = build_table(&members.all, &members.down);
-                    built.push((members, table.clone()));
-                    table
-                }
-            };
-            tables.insert((id, family), table);
+            if let Some((_, table)) = built.iter().find(|(same, _)| *same == members) {
+                tables.insert((id, family), table.clone());
+                continue;
+            }
+            let table = build_table(&members.all, &members.down);
+            tables.insert((id, family), table.clone());
+            built.push((members, table));
         }
     }
     tables

@@ -178,11 +178,11 @@ fn expected(rules: &[RuleConfig], sample: &Sample, lan: u8) -> u8 {
 
 #[test]
 fn a_hundred_thousand_packets_go_where_the_config_says_under_random_rules() {
+    const SETS: usize = 50;
+    const PACKETS: usize = 2_000;
     if !ready() {
         return;
     }
-    const SETS: usize = 50;
-    const PACKETS: usize = 2_000;
     let mut kernel = Kernel::new();
     let mut random = Random(SEED);
     let mut by_rule = 0;

@@ -75,7 +75,7 @@ impl Maps {
         for (class, bits) in (0..).zip(&plan.classes) {
             self.rules.classes.set(class_copy(class, idle), bits, 0).map_err(map_error("RULE_CLASSES"))?;
         }
-        self.rules.fields.set(idle, &*plan.fields, 0).map_err(map_error("RULE_FIELDS"))?;
+        self.rules.fields.set(idle, plan.fields.as_ref(), 0).map_err(map_error("RULE_FIELDS"))?;
         self.apply_rule_prefixes(plan, idle)?;
         self.active.set(ACTIVE_RULES, idle, 0).map_err(map_error("ACTIVE"))?;
         self.renew_generation()?;
@@ -93,13 +93,12 @@ impl Maps {
             .iter()
             .map(|(&(is_destination, address, length), &class)| (key(is_destination, address, length), class))
             .collect();
-        let [of_copy, ..] = rule_prefix_key(copy, false, balance_common::Address::v6([0; 16]));
         let prefixes = &mut self.rules.prefixes;
         let present: BTreeSet<(RulePrefixKey, u32)> = prefixes
             .keys()
             .flatten()
             .map(|key| (key.data(), key.prefix_len()))
-            .filter(|(data, _)| data.first() == Some(&of_copy))
+            .filter(|(data, _)| u32::from(data.copy) == copy)
             .collect();
         for &(data, length) in present.iter().filter(|key| !wanted.contains_key(*key)) {
             prefixes.remove(&Key::new(length, data)).map_err(map_error("RULE_PREFIXES"))?;
