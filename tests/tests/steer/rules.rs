@@ -106,7 +106,7 @@ fn sample(random: &mut Random) -> Sample {
             let packet = Ipv6::new(from, to).traffic_class(dscp << 2 | 1).carrying(&payload);
             (Family::V6, ethernet(&[], ether_type::IPV6, &packet))
         }
-        _ => unreachable!("both are of one family"),
+        _ => panic!("both are of one family"),
     };
     let (source, destination) = (source.into(), destination.into());
     Sample {
