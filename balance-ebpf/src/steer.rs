@@ -55,13 +55,15 @@ fn decide(skb: &Skb<'_>, settings: &Settings, flow: &Flow, hash: u64) -> Option<
     Some(Verdict::Steered)
 }
 
+/// Whether it is for a local prefix.
 #[inline(always)]
-fn is_local(flow: &Flow) -> bool {
+pub(crate) fn is_local(flow: &Flow) -> bool {
     LOCAL.get(Key::new(128, flow.destination.octets())).is_some()
 }
 
+/// The ISP of the bucket of this hash; none if no ISP can take it.
 #[inline(always)]
-fn select(flow: &Flow, hash: u64) -> Option<IspId> {
+pub(crate) fn select(flow: &Flow, hash: u64) -> Option<IspId> {
     let copy = *ACTIVE.get(flow.family as u32)?;
     let table = BUCKETS.get(bucket_copy(flow.family, copy))?;
     IspId::new(*table.get(bucket_of(hash))?)

@@ -44,6 +44,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// Extra prefixes that are never balanced.
     pub local: Vec<IpNet>,
+    /// Whether the sockets of this machine itself are given their ISPs one by one.
+    pub local_traffic: bool,
 }
 
 impl Config {

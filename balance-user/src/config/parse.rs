@@ -15,8 +15,19 @@ use super::{
     WEIGHTS, check,
 };
 
-const TOP_KEYS: &[&str] =
-    &["mode", "attach", "acceleration", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
+const TOP_KEYS: &[&str] = &[
+    "mode",
+    "attach",
+    "acceleration",
+    "local",
+    "local_traffic",
+    "isp",
+    "lan",
+    "monitor",
+    "fast_path",
+    "mark",
+    "routing",
+];
 const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
 const MONITOR_KEYS: &[&str] = &[
@@ -63,6 +74,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     ];
     let acceleration = top.choice("acceleration", &accelerations)?;
     let local = top.get("local").map_or(Ok(Vec::new()), local)?;
+    let local_traffic = top.boolean("local_traffic", true)?;
     let monitor_table = top.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
     let monitor = merged_monitor(MonitorConfig::default(), monitor_table.as_ref())?;
     let mut taken = Taken::default();
@@ -85,7 +97,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
 
     let mark_mask = mark_mask(&top, isps.len())?;
     let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
-    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local })
+    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local, local_traffic })
 }
 
 /// The names and devices that are taken.
