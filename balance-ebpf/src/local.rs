@@ -2,8 +2,8 @@
 //!
 //! TCP is marked when it connects, as what a listening socket accepts would inherit its mark, though the ISP of such a
 //! connection is the one that it came in on. UDP may send without being connected, and a mark that is set while it sends
-//! is too late for what it sends: so it is marked when it is made, and again when it connects, when there is more to go
-//! by. Everything else has no mark, and takes the balanced default route.
+//! is too late for what it sends: so it is marked when it is made, and marked anew if it connects or sends when the ISP cannot
+//! be used any more. Everything else has no mark, and takes the balanced default route.
 //!
 //! Sockets that are bound to an address or a device have chosen their ISP by that, and those that have a mark of their own by
 //! that; they are left alone.
@@ -81,6 +81,11 @@ pub(crate) fn connect(context: &SockAddrContext, family: Family) {
     if is_local(&Flow { destination, ..UNKNOWN }) {
         return socket.release();
     }
+    // It was drawn by weight when the socket was made. Or the owner of the socket has asked for the very same, of which we
+    // know nothing.
+    if socket.isp().is_some_and(|isp| is_usable(isp, family)) {
+        return;
+    }
     match select_local(family, destination, port(context), protocol, socket.key()) {
         Some(isp) => socket.mark(isp),
         None => socket.release(),
@@ -102,9 +107,12 @@ pub(crate) fn bind(context: &SockAddrContext, family: Family) {
 #[inline(always)]
 pub(crate) fn sendmsg(context: &SockAddrContext, family: Family) {
     let Some(socket) = Socket::of(context) else { return };
-    let Some(isp) = mask().and_then(|mask| mask.isp(socket.mark)) else { return };
+    let Some(isp) = socket.isp() else { return };
     if is_usable(isp, family) {
         return;
+    }
+    if socket.has_device() {
+        return socket.release();
     }
     let (family, destination) = target(context, family);
     if !is_local(&Flow { destination, ..UNKNOWN })
@@ -160,6 +168,12 @@ impl<'a> Socket<'a> {
         let mark = unsafe { (*sock).mark };
         let is_ours = mark == 0 || is_from_us(cookie, mark);
         is_ours.then_some(Self { context, sock, cookie, mark })
+    }
+
+    /// The ISP whose mark it has.
+    #[inline(always)]
+    fn isp(&self) -> Option<IspId> {
+        mask()?.isp(self.mark)
     }
 
     #[inline(always)]

@@ -13,7 +13,7 @@ use super::path::is_link_local;
 use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector};
 use super::{Core, select};
 use crate::config::Acceleration;
-use crate::nat::{NatIsp, nft_table};
+use crate::nat::{NatIsp, Standing, local_chains, nft_table};
 use crate::sysctl::{self, SysctlFacts};
 
 /// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
@@ -74,7 +74,22 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
         sysctls.push(sysctl::liberal_conntrack());
         sysctls.extend(sysctl::patient_conntrack());
     }
-    KernelPlan { routes, rules, nft: nft_table(&name, core.mask.bits(), &isps), sysctls, table_names }
+    let mut nft = nft_table(&name, core.mask.bits(), &isps);
+    if core.config.local_traffic {
+        nft.body += &local_chains(core.mask.bits(), &isps, &standings(core));
+    }
+    KernelPlan { routes, rules, nft, sysctls, table_names }
+}
+
+/// How the ISPs stand with new flows.
+fn standings(core: &Core) -> Vec<Standing> {
+    let in_use = Family::ALL.map(|family| select::in_use(core, family));
+    let standing = |isp: &Isp| Standing {
+        isp: isp.id,
+        usable: Family::ALL.map(|family| isp.is_usable(family)),
+        weights: in_use.each_ref().map(|in_use| in_use.get(&isp.id).copied().unwrap_or(0)),
+    };
+    core.isps.values().map(standing).collect()
 }
 
 fn table_of(core: &Core, isp: IspId) -> u32 {

@@ -168,7 +168,7 @@ impl Kernel {
         errors.take(self.maps.apply(&plan.maps).err());
         let (probes, urgent): (Vec<_>, Vec<_>) =
             effects.into_iter().partition(|effect| matches!(effect, Effect::Probe { .. }));
-        self.carry_out(urgent).await;
+        self.carry_out(urgent.clone()).await;
         let kernel_changed = before.as_ref().is_none_or(|before| before.kernel != plan.kernel);
         if scope >= Scope::Routing || kernel_changed {
             errors.take(self.reconciler.routing(&plan.kernel).await);
@@ -176,6 +176,8 @@ impl Kernel {
         let nft_changed = before.as_ref().is_none_or(|before| before.kernel.nft != plan.kernel.nft);
         if scope == Scope::Everything || nft_changed {
             errors.take(self.reconciler.rest(&plan.kernel).await);
+            // Until now, sockets of this machine that have the mark of a dead ISP could begin flows there.
+            self.delete_flows_of(&urgent).await;
         }
         errors.take(self.datapath.attach(&plan.attachments));
         let attached = before.as_ref().map(|before| &before.attachments);
@@ -227,6 +229,14 @@ impl Kernel {
                     let colon = if reason.is_empty() { "" } else { ": " };
                     tracing::info!(isp, state, "{isp} is {state}{colon}{reason}");
                 }
+            }
+        }
+    }
+
+    async fn delete_flows_of(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let &Effect::DeleteFlows { isp, family } = effect {
+                self.delete_flows(isp, family).await;
             }
         }
     }

@@ -49,12 +49,12 @@ pub enum CgroupError {
     #[error("the eBPF object has no {0}; it was not built from these sources")]
     Missing(&'static str),
     /// A program that the kernel does not accept.
-    #[error("the kernel refuses the eBPF program {program}: {source}")]
+    #[error("the kernel refuses the eBPF program {program} ({source}); this needs Linux 5.14")]
     Refused {
         /// Its name.
         program: &'static str,
         /// Why.
-        source: Box<ProgramError>,
+        source: io::Error,
     },
     /// A program that cannot be attached: where somebody has attached one for himself alone, no other can be.
     #[error("cannot attach {program} to {path}: {source}")]
@@ -138,7 +138,7 @@ pub fn marks_local_sockets(pins: &Pins) -> bool {
 /// Whether this pin is that of one of these programs' links.
 pub(super) fn is_cgroup(pin: &Path) -> bool {
     let name = pin.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| PROGRAMS.iter().any(|program| name == *program))
+    name.is_some_and(|name| PROGRAMS.contains(&name))
 }
 
 fn attach_all(programs: &mut Ebpf, pins: &Pins) -> Result<(), CgroupError> {
@@ -148,7 +148,7 @@ fn attach_all(programs: &mut Ebpf, pins: &Pins) -> Result<(), CgroupError> {
     let cgroup = File::open(&path).map_err(|source| CgroupError::Open { path: path.clone(), source })?;
     for name in PROGRAMS {
         let program = programs.program_mut(name).ok_or(CgroupError::Missing(name))?;
-        load(program).map_err(|source| CgroupError::Refused { program: name, source: Box::new(source) })?;
+        load(program).map_err(|error| CgroupError::Refused { program: name, source: reason(error) })?;
     }
     for name in PROGRAMS {
         let program = programs.program_mut(name).ok_or(CgroupError::Missing(name))?;
@@ -167,6 +167,14 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSock(program) if program.fd().is_err() => program.load(),
         Program::CgroupSockAddr(program) if program.fd().is_err() => program.load(),
         _ => Ok(()),
+    }
+}
+
+/// Why the kernel did not load a program, without the verifier's log of thousands of lines.
+fn reason(error: ProgramError) -> io::Error {
+    match error {
+        ProgramError::LoadError { io_error, .. } => io_error,
+        error => io::Error::other(error),
     }
 }
 

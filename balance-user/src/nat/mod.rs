@@ -1,10 +1,12 @@
-//! The nft table: its text ([`table`]), putting it into the kernel ([`nft`]) and noticing that somebody else
+//! The nft table: its text ([`table`], [`local`]), putting it into the kernel ([`nft`]) and noticing that somebody else
 //! touched the ruleset ([`watch`]).
 
+pub mod local;
 pub mod nft;
 pub mod table;
 pub mod watch;
 
+pub use local::{Standing, local_chains};
 pub use nft::{Installed, NftError};
 pub use table::{NatIsp, nft_table};
 pub use watch::Watch;

@@ -151,6 +151,7 @@ daemon: running, pid 123
 fast path: xdp on lan0, eth0; tc on ppp0; off on wwan0
   ppp0 has no Ethernet header
   another program (id 7, name mirror) is on wwan0's ingress
+local traffic: by the weighted default route (cgroup2 is not mounted)
 ";
         assert_eq!(render(&report(), now()), expected);
     }
