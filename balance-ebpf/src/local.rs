@@ -27,8 +27,8 @@ static NETNS: u64 = 0;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 const SOCK_DGRAM: u32 = 2;
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 const SOL_SOCKET: i32 = 1;
 const SO_MARK: i32 = 36;
 
@@ -41,21 +41,20 @@ pub(crate) fn create(context: &SockContext) {
     // What has a mark or a device already, has it from another program.
     // SAFETY: as above.
     let is_taken = unsafe { (*sock).mark != 0 || (*sock).bound_dev_if != 0 };
-    if kind != SOCK_DGRAM || protocol != IPPROTO_UDP || is_taken || !is_here(context) {
+    if kind != SOCK_DGRAM || protocol != u32::from(UDP) || is_taken || !is_here(context) {
         return;
     }
     // SAFETY: a plain number.
-    let chance = unsafe { bpf_get_prandom_u32() };
+    let chance = u64::from(unsafe { bpf_get_prandom_u32() });
     let nowhere = Address::v4([0; 4]);
     let isp = match family {
-        AF_INET => select_local(Family::V4, nowhere, 0, protocol, chance),
+        AF_INET => select_local(Family::V4, nowhere, 0, UDP, chance),
         // It can send both.
-        AF_INET6 => select_local(Family::V6, nowhere, 0, protocol, chance)
-            .or_else(|| select_local(Family::V4, nowhere, 0, protocol, chance)),
+        AF_INET6 => select_local(Family::V6, nowhere, 0, UDP, chance)
+            .or_else(|| select_local(Family::V4, nowhere, 0, UDP, chance)),
         _ => None,
     };
-    let (Some(isp), Some(mask)) = (isp, mask()) else { return };
-    let mark = mask.value(isp);
+    let Some(mark) = isp.and_then(mark_of) else { return };
     if LOCAL_MARKS.insert(cookie(context), mark, 0).is_ok() {
         // SAFETY: the kernel lets us write this field, as a whole.
         unsafe { (&raw mut (*sock).mark).write_volatile(mark) };
@@ -66,10 +65,7 @@ pub(crate) fn create(context: &SockContext) {
 #[inline(always)]
 pub(crate) fn connect(context: &SockAddrContext, family: Family) {
     let Some(socket) = Socket::of(context) else { return };
-    let protocol = socket.protocol();
-    if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
-        return;
-    }
+    let Some(protocol) = socket.protocol() else { return };
     if socket.has_device() {
         return socket.release();
     }
@@ -86,7 +82,7 @@ pub(crate) fn connect(context: &SockAddrContext, family: Family) {
     if socket.isp().is_some_and(|isp| is_usable(isp, family)) {
         return;
     }
-    match select_local(family, destination, port(context), protocol, socket.key()) {
+    match select_local(family, destination, port(context), protocol, socket.cookie) {
         Some(isp) => socket.mark(isp),
         None => socket.release(),
     }
@@ -116,7 +112,7 @@ pub(crate) fn sendmsg(context: &SockAddrContext, family: Family) {
     }
     let (family, destination) = target(context, family);
     if !is_local(&Flow { destination, ..UNKNOWN })
-        && let Some(isp) = select_local(family, destination, port(context), IPPROTO_UDP, socket.key())
+        && let Some(isp) = select_local(family, destination, port(context), UDP, socket.cookie)
     {
         socket.mark(isp);
     }
@@ -125,12 +121,13 @@ pub(crate) fn sendmsg(context: &SockAddrContext, family: Family) {
 /// The ISP for a socket of this machine, by where it connects to, as far as that is known. `key` is what sets it apart
 /// from others that connect there too, since its own port is not known yet.
 #[inline(always)]
-fn select_local(family: Family, destination: Address, port: u16, protocol: u32, key: u32) -> Option<IspId> {
+fn select_local(family: Family, destination: Address, port: u16, protocol: u8, key: u64) -> Option<IspId> {
+    let [_, _, _, _, key @ ..] = key.to_be_bytes();
     let flow = Flow {
         family,
-        source: Address::v4(key.to_be_bytes()),
+        source: Address::v4(key),
         destination,
-        protocol: protocol as u8,
+        protocol,
         source_port: 0,
         destination_port: port,
     };
@@ -173,19 +170,15 @@ impl<'a> Socket<'a> {
     /// The ISP whose mark it has.
     #[inline(always)]
     fn isp(&self) -> Option<IspId> {
-        mask()?.isp(self.mark)
+        mark_mask()?.isp(self.mark)
     }
 
+    /// Its protocol, if that is one of those that we mark sockets of.
     #[inline(always)]
-    fn protocol(&self) -> u32 {
+    fn protocol(&self) -> Option<u8> {
         // SAFETY: as in `of`.
-        unsafe { (*self.context.sock_addr).protocol }
-    }
-
-    /// What sets it apart from all other sockets, for a while.
-    #[inline(always)]
-    fn key(&self) -> u32 {
-        self.cookie as u32
+        let number = unsafe { (*self.context.sock_addr).protocol };
+        [TCP, UDP].into_iter().find(|&protocol| u32::from(protocol) == number)
     }
 
     #[inline(always)]
@@ -208,8 +201,7 @@ impl<'a> Socket<'a> {
     /// Gives it the mark of this ISP.
     #[inline(always)]
     fn mark(&self, isp: IspId) {
-        let Some(mask) = mask() else { return };
-        let mark = mask.value(isp);
+        let Some(mark) = mark_of(isp) else { return };
         if mark != self.mark && LOCAL_MARKS.insert(self.cookie, mark, 0).is_ok() {
             self.set(mark);
         }
@@ -255,8 +247,14 @@ fn cookie(context: &impl EbpfContext) -> u64 {
     unsafe { bpf_get_socket_cookie(context.as_ptr()) }
 }
 
+/// The mark of an ISP.
 #[inline(always)]
-fn mask() -> Option<MarkMask> {
+fn mark_of(isp: IspId) -> Option<u32> {
+    Some(mark_mask()?.value(isp))
+}
+
+#[inline(always)]
+fn mark_mask() -> Option<MarkMask> {
     MarkMask::new(SETTINGS.get(0)?.mark_mask)
 }
 
@@ -293,7 +291,8 @@ const MAPPED: u32 = 0xffff_u32.to_be();
 #[inline(always)]
 fn port(context: &SockAddrContext) -> u16 {
     // SAFETY: as above.
-    u16::from_be(unsafe { (*context.sock_addr).user_port } as u16)
+    let [high, low, ..] = unsafe { (*context.sock_addr).user_port }.to_ne_bytes();
+    u16::from_be_bytes([high, low])
 }
 
 /// Reads an address word by word, as the kernel allows no other way on all versions.
