@@ -125,3 +125,29 @@ fn an_isp_that_is_forced_down_gets_no_new_flows_and_keeps_those_it_has() {
     assert_eq!(lab.isps_of(&ask(old)), lab.isps_of(&before));
     assert!(lab.isps_of(&ask(new)).iter().all(|isp| *isp == Some("DSL")), "{:?}", ask(new));
 }
+
+#[test]
+fn while_isps_are_taken_out_and_back_nothing_is_lost() {
+    if !ready() {
+        return;
+    }
+    let (lab, _daemon) = balancing();
+    std::thread::scope(|scope| {
+        let switching = scope.spawn(|| {
+            for _ in 0..15 {
+                for command in ["down", "auto"] {
+                    lab.balance_ok(&[command, "CABLE"]).unwrap();
+                }
+            }
+        });
+        let mut asked = 0;
+        while !switching.is_finished() {
+            for family in [Family::V4, Family::V6] {
+                let socket = make(lab.router(), Transport::Udp, family);
+                assert!(ask(&socket, family).is_ok(), "{family:?}, after {asked}");
+                asked += 1;
+            }
+        }
+        assert!(asked > 100);
+    });
+}

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::Duration;
 
 use balance_lab::addresses::{SERVER_PORT, internet};
 use balance_lab::checks::SOON;
@@ -56,7 +55,7 @@ pub(crate) fn by_cable(lab: &Lab, answers: &[io::Result<IpAddr>], family: Family
 pub(crate) fn make(host: &Host, transport: Transport, family: Family) -> Socket {
     let kind = if transport == Transport::Tcp { Type::STREAM } else { Type::DGRAM };
     let socket = host.run(|| Socket::new(Domain::for_address(internet(family, 1)), kind, None)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
     socket
 }
 
