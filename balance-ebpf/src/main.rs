@@ -12,6 +12,8 @@ mod ingress;
 #[cfg(target_arch = "bpf")]
 mod learn;
 #[cfg(target_arch = "bpf")]
+mod local;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod skb;
@@ -25,11 +27,12 @@ mod xdp;
 mod entry {
     use aya_ebpf::bindings::TC_ACT_REDIRECT;
     use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
-    use aya_ebpf::macros::{classifier, xdp};
-    use aya_ebpf::programs::{TcContext, XdpContext};
+    use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
+    use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
+    use balance_common::Family;
 
     use crate::skb::{ETHERNET, IP};
-    use crate::{ingress, learn, xdp};
+    use crate::{ingress, learn, local, xdp};
 
     /// Lets the programs after ours run, in tcx (`TCX_NEXT`) as in clsact (`TC_ACT_UNSPEC`). We never drop, and end the
     /// chain only for what we forward.
@@ -78,6 +81,58 @@ mod entry {
     #[xdp(frags)]
     pub(crate) fn fast_xdp(context: XdpContext) -> u32 {
         if xdp::forward(&context) { XDP_REDIRECT } else { XDP_PASS }
+    }
+
+    /// What cgroup programs say of what a process wants to do. We never forbid anything.
+    const ALLOW: i32 = 1;
+
+    /// A socket of this machine that has just been made: marks it, if it may send without being connected.
+    #[cgroup_sock(sock_create)]
+    pub(crate) fn local_create(context: SockContext) -> i32 {
+        local::create(&context);
+        ALLOW
+    }
+
+    /// A socket that is about to be connected: marks it.
+    #[cgroup_sock_addr(connect4)]
+    pub(crate) fn local_connect4(context: SockAddrContext) -> i32 {
+        local::connect(&context, Family::V4);
+        ALLOW
+    }
+
+    /// The same for IPv6.
+    #[cgroup_sock_addr(connect6)]
+    pub(crate) fn local_connect6(context: SockAddrContext) -> i32 {
+        local::connect(&context, Family::V6);
+        ALLOW
+    }
+
+    /// A socket that is about to be bound: takes our mark away if that is to an address.
+    #[cgroup_sock_addr(bind4)]
+    pub(crate) fn local_bind4(context: SockAddrContext) -> i32 {
+        local::bind(&context, Family::V4);
+        ALLOW
+    }
+
+    /// The same for IPv6.
+    #[cgroup_sock_addr(bind6)]
+    pub(crate) fn local_bind6(context: SockAddrContext) -> i32 {
+        local::bind(&context, Family::V6);
+        ALLOW
+    }
+
+    /// A socket that is about to send without being connected: gives it another mark if it cannot keep the one it has.
+    #[cgroup_sock_addr(sendmsg4)]
+    pub(crate) fn local_sendmsg4(context: SockAddrContext) -> i32 {
+        local::sendmsg(&context, Family::V4);
+        ALLOW
+    }
+
+    /// The same for IPv6.
+    #[cgroup_sock_addr(sendmsg6)]
+    pub(crate) fn local_sendmsg6(context: SockAddrContext) -> i32 {
+        local::sendmsg(&context, Family::V6);
+        ALLOW
     }
 
     #[inline(always)]

@@ -47,7 +47,7 @@ pub(crate) static RULE_FIELDS: Array<RuleFields> = Array::pinned(2, 0);
 #[map]
 pub(crate) static RULE_CLASSES: Array<RuleClass> = Array::pinned(2 * MAX_CLASSES, 0);
 
-/// The ISPs. No program reads it: it is the daemon's memory, and what `status` shows without a daemon.
+/// The ISPs: the daemon's memory, and what `status` shows without a daemon. Programs only look at who is usable.
 #[map]
 pub(crate) static ISPS: Array<IspEntry> = Array::pinned(ISP_ENTRIES, 0);
 
@@ -91,6 +91,11 @@ pub(crate) static CONFIRMATIONS: PerCpuArray<Confirmations> = PerCpuArray::pinne
 /// The devices to which XDP may redirect, by their index.
 #[map]
 pub(crate) static XDP_TARGETS: DevMapHash = DevMapHash::pinned(256, 0);
+
+/// The marks that we have given to sockets of this machine, by the sockets' cookies: a socket with another mark has it from
+/// somebody else. One that is forgotten is left alone from then on.
+#[map]
+pub(crate) static LOCAL_MARKS: LruHashMap<u64, u32> = LruHashMap::pinned(16_384, 0);
 
 /// A family that has maps of its own.
 pub(crate) trait Cached: Ip + 'static {

@@ -75,8 +75,9 @@ fn decide<const L3: usize>(
     Some(Verdict::Steered)
 }
 
+/// Whether it is for a local prefix.
 #[inline(always)]
-fn is_local(flow: &Flow) -> bool {
+pub(crate) fn is_local(flow: &Flow) -> bool {
     LOCAL.get(Key::new(128, flow.destination.octets())).is_some()
 }
 
@@ -87,8 +88,9 @@ fn policy_of<const L3: usize>(skb: &Skb<'_>, device: &Device, flow: &Flow) -> u8
     rules.policy(flow, device.lan, dscp)
 }
 
+/// The ISP of the bucket of this hash; none if no ISP can take it.
 #[inline(always)]
-fn select(flow: &Flow, policy: PolicyId, hash: u64) -> Option<IspId> {
+pub(crate) fn select(flow: &Flow, policy: PolicyId, hash: u64) -> Option<IspId> {
     let copy = *ACTIVE.get(table_index(policy, flow.family))?;
     let table = BUCKETS.get(bucket_copy(policy, flow.family, copy))?;
     IspId::new(*table.get(bucket_of(hash))?)

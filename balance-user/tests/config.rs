@@ -40,6 +40,7 @@ fn the_sample_config_parses_and_shows_the_defaults() {
     assert_eq!(sample.isps[1].targets, bare.isps[0].targets);
     assert_eq!((sample.mode, sample.attach, sample.mark_mask), (bare.mode, bare.attach, bare.mark_mask));
     assert_eq!((sample.routing, sample.local), (bare.routing, bare.local));
+    assert_eq!(sample.local_traffic, bare.local_traffic);
     assert_eq!((sample.acceleration, sample.fast_path), (bare.acceleration, bare.fast_path));
     let groups = sample.firewall.groups.clone();
     assert_eq!(sample.firewall, FirewallConfig { groups, ..bare.firewall });
@@ -80,6 +81,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_secs(1), flows: 32_768 });
     assert_eq!(config.routing, RoutingConfig { table: 1000, priority: 10_000 });
     assert!(config.lans.is_empty() && config.local.is_empty() && config.forwards.is_empty());
+    assert!(config.local_traffic);
     let firewall = &config.firewall;
     assert!(!firewall.enabled && firewall.log && firewall.allow.is_empty());
     assert_eq!(firewall.ping.unwrap().to_string(), "10/second");
@@ -100,6 +102,7 @@ fn every_key_is_read() {
         acceleration = "xdp"
         fast_path = { lease = "250ms", flows = 0x10_0000 }
         local = ["10.9.0.0/16", "fd00::/8"]
+        local_traffic = false
         monitor = { interval = "2s", quorum = 2, down_after = 7 }
         mark.mask = 0b110
         routing = { table = 256, priority = 1 }
@@ -133,6 +136,7 @@ fn every_key_is_read() {
     assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Failover, Attach::Clsact, 6));
     assert_eq!(config.acceleration, Acceleration::Xdp);
     assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_millis(250), flows: 1 << 20 });
+    assert!(!config.local_traffic);
     assert_eq!(config.local, ["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     assert_eq!(config.routing, RoutingConfig { table: 256, priority: 1 });
     assert_eq!(config.lans[0].name, "C");

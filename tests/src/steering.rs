@@ -71,6 +71,8 @@ impl Steering {
         for (name, program) in programs.programs_mut() {
             let loaded = match program {
                 aya::programs::Program::Xdp(program) => program.load(),
+                // They see sockets, not packets.
+                aya::programs::Program::CgroupSock(_) | aya::programs::Program::CgroupSockAddr(_) => continue,
                 program => <&mut SchedClassifier>::try_from(program)?.load(),
             };
             loaded.with_context(|| format!("the kernel refuses {name}"))?;

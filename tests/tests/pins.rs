@@ -84,9 +84,11 @@ fn id_of(path: impl AsRef<Path>) -> u32 {
     MapData::from_pin(path).unwrap().info().unwrap().id()
 }
 
-/// The ids of the links, by their pins' names.
+/// The ids of the links to devices, by their pins' names.
 fn link_ids() -> BTreeMap<OsString, u32> {
     let files = fs::read_dir(pins().links()).unwrap().map(|entry| entry.unwrap());
+    // Those to the cgroup end when others have taken their places.
+    let files = files.filter(|file| !file.file_name().to_string_lossy().starts_with("local_"));
     let id = |path| FdLink::from(PinnedLink::from_pin(path).unwrap()).info().unwrap().id();
     files.map(|file| (file.file_name(), id(file.path()))).collect()
 }

@@ -13,10 +13,10 @@ use super::args::Status;
 use super::output;
 use super::report::{self, Daemon, Forced, Isp, Report, State};
 use crate::conntrack;
-use crate::control::{DeviceAcceleration, Request, Response, ask};
+use crate::control::{DeviceAcceleration, LocalTraffic, Request, Response, ask};
 use crate::core::Quality;
 use crate::daemon::Instance;
-use crate::datapath::{Maps, Pins, instances};
+use crate::datapath::{Maps, Pins, instances, marks_local_sockets};
 use crate::devices::Kind;
 
 pub(super) fn status(instance: &str, arguments: &Status) -> anyhow::Result<()> {
@@ -63,9 +63,11 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     let instance = Instance::new(name);
     let maps = open_maps(name)?;
     let pid = instance.daemon();
-    let (quality, told) = match pid.map(|_| ask(&instance, &Request::Quality)) {
-        Some(Ok(Response::Quality { isps, acceleration })) => (Some(isps), Some(acceleration)),
-        _ => (None, None),
+    let (quality, told, local_traffic) = match pid.map(|_| ask(&instance, &Request::Quality)) {
+        Some(Ok(Response::Quality { isps, acceleration, local_traffic })) => {
+            (Some(isps), Some(acceleration), Some(local_traffic))
+        }
+        _ => (None, None, None),
     };
     let mask = maps.settings()?.mark_mask;
     let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
@@ -84,7 +86,17 @@ fn gather(name: &str) -> anyhow::Result<Report> {
         daemon: Daemon { pid, running: quality.is_some() },
         isps,
         acceleration: told.unwrap_or_else(|| acceleration(&maps)),
+        local_traffic: local_traffic.unwrap_or_else(|| local_traffic_left(name)),
     })
+}
+
+/// How the machine's own traffic is shared by what a daemon has left. Why not better, only the daemon knew.
+fn local_traffic_left(name: &str) -> LocalTraffic {
+    if marks_local_sockets(&Pins::of(name)) {
+        LocalTraffic::by_socket()
+    } else {
+        LocalTraffic::by_route(None)
+    }
 }
 
 /// How the devices are accelerated, as the maps say. Why not better, only the daemon knows.

@@ -66,6 +66,8 @@ pub struct Config {
     pub forwards: Vec<ForwardConfig>,
     /// What is dropped.
     pub firewall: FirewallConfig,
+    /// Whether the sockets of this machine itself are given their ISPs one by one.
+    pub local_traffic: bool,
 }
 
 impl Config {

@@ -21,6 +21,7 @@ const TOP_KEYS: &[&str] = &[
     "attach",
     "acceleration",
     "local",
+    "local_traffic",
     "isp",
     "lan",
     "policy",
@@ -79,6 +80,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     ];
     let acceleration = top.choice("acceleration", &accelerations)?;
     let local = top.get("local").map_or(Ok(Vec::new()), local)?;
+    let local_traffic = top.boolean("local_traffic", true)?;
     let monitor_table = top.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
     let monitor = merged_monitor(MonitorConfig::default(), monitor_table.as_ref())?;
     let mut taken = Taken::default();
@@ -117,6 +119,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
         mark_mask,
         routing,
         local,
+        local_traffic,
         forwards,
         firewall,
     })

@@ -54,6 +54,13 @@ impl<'a> Table<'a> {
         self.get(key).ok_or_else(|| Problem::new(self.span.clone(), format!("{key} is missing: add {hint}")))
     }
 
+    /// Yes or no, that may be left out.
+    pub(super) fn boolean(&self, key: &'a str, default: bool) -> Result<bool, Problem> {
+        let Some(item) = self.get(key) else { return Ok(default) };
+        let value = item.value.get_ref().as_bool();
+        value.ok_or_else(|| item.problem(format!("{key} must be true or false")))
+    }
+
     /// A number that may be left out.
     pub(super) fn number<T>(&self, key: &'a str, range: (T, T), default: T) -> Result<T, Problem>
     where

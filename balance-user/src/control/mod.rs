@@ -64,6 +64,29 @@ pub struct DeviceAcceleration {
     pub reason: Option<String>,
 }
 
+/// How the traffic of the machine itself is shared by the ISPs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalTraffic {
+    /// `sockets` where each socket is given its ISP, `route` where only the weighted default route decides.
+    pub kind: String,
+    /// Why not by socket.
+    pub reason: Option<String>,
+}
+
+impl LocalTraffic {
+    /// Each socket is given its ISP.
+    #[must_use]
+    pub fn by_socket() -> Self {
+        Self { kind: "sockets".to_owned(), reason: None }
+    }
+
+    /// Only the weighted default route decides, for this reason.
+    #[must_use]
+    pub fn by_route(reason: Option<String>) -> Self {
+        Self { kind: "route".to_owned(), reason }
+    }
+}
+
 /// What the daemon answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "snake_case")]
@@ -76,6 +99,8 @@ pub enum Response {
         isps: BTreeMap<String, Quality>,
         /// Of the devices.
         acceleration: Vec<DeviceAcceleration>,
+        /// Of the machine itself.
+        local_traffic: LocalTraffic,
     },
     /// There is no such ISP.
     NoSuchIsp {

@@ -14,7 +14,7 @@ use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Ro
 use super::{Core, ipv6, select};
 use crate::config::Acceleration;
 use crate::config::policy::lan_number;
-use crate::nat::{self, NatIsp, nft_table, refuse};
+use crate::nat::{self, NatIsp, Standing, local_chains, nft_table, refuse};
 use crate::sysctl::{self, SysctlFacts};
 
 /// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
@@ -78,11 +78,25 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     nft.body
         .extend(core.policies.refusals(core.mask).map(|refusals| refuse::chain(core.mask.bits(), refusals)));
     nft.body.push_str(&nat::extras(&name, &core.config, &core.network));
+    if core.config.local_traffic {
+        nft.body += &local_chains(core.mask.bits(), &isps, &standings(core));
+    }
     KernelPlan { routes, rules, nft, sysctls, table_names }
 }
 
 fn nat_isp(core: &Core, isp: &Isp) -> NatIsp {
     NatIsp { id: isp.id, device: isp.config.device.clone(), ipv6: ipv6::nat(core, isp) }
+}
+
+/// How the ISPs stand with new flows.
+fn standings(core: &Core) -> Vec<Standing> {
+    let in_use = Family::ALL.map(|family| select::in_use(core, family));
+    let standing = |isp: &Isp| Standing {
+        isp: isp.id,
+        usable: Family::ALL.map(|family| isp.is_usable(family)),
+        weights: in_use.each_ref().map(|in_use| in_use.get(&isp.id).copied().unwrap_or(0)),
+    };
+    core.isps.values().map(standing).collect()
 }
 
 fn table_of(core: &Core, isp: IspId) -> u32 {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::conntrack::{self, IspMark};
-use crate::control::DeviceAcceleration;
+use crate::control::{DeviceAcceleration, LocalTraffic};
 use crate::core::plan::{Plan, ProberPlan};
 use crate::core::{Core, Effect, Fingerprint, Traffic, nft_table_name};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
@@ -31,6 +31,7 @@ pub(super) struct Kernel {
     datapath: Datapath,
     maps: Maps,
     accelerator: Accelerator,
+    local_traffic: LocalTraffic,
     reconciler: Reconciler,
     nft_changes: mpsc::Receiver<()>,
     probers: BTreeMap<(IspId, Family), (ProberPlan, Prober)>,
@@ -57,6 +58,7 @@ impl Kernel {
             mask: config.mark_mask,
             maps: datapath.maps()?,
             accelerator: Accelerator::default(),
+            local_traffic: LocalTraffic::by_route(None),
             datapath,
             facts: reconciler.facts(&isp_devices(config)),
             reconciler,
@@ -82,6 +84,11 @@ impl Kernel {
     /// How the devices are accelerated.
     pub(super) fn acceleration(&self) -> Vec<DeviceAcceleration> {
         self.accelerator.report()
+    }
+
+    /// How the traffic of the machine itself is shared.
+    pub(super) fn local_traffic(&self) -> LocalTraffic {
+        self.local_traffic.clone()
     }
 
     /// When to try again what failed; none if nothing did.
@@ -173,7 +180,7 @@ impl Kernel {
             effects.into_iter().partition(|effect| matches!(effect, Effect::Probe { .. }));
         let (late, urgent): (Vec<_>, Vec<_>) =
             urgent.into_iter().partition(|effect| matches!(effect, Effect::Renumbered { .. }));
-        self.carry_out(urgent).await;
+        self.carry_out(urgent.clone()).await;
         let kernel_changed = before.as_ref().is_none_or(|before| before.kernel != plan.kernel);
         if scope >= Scope::Routing || kernel_changed {
             errors.take(self.reconciler.routing(&plan.kernel).await);
@@ -181,6 +188,8 @@ impl Kernel {
         let nft_changed = before.as_ref().is_none_or(|before| before.kernel.nft != plan.kernel.nft);
         if scope == Scope::Everything || nft_changed {
             errors.take(self.reconciler.rest(&plan.kernel).await);
+            // Until now, sockets of this machine that have the mark of a dead ISP could begin flows there.
+            self.delete_flows_of(&urgent).await;
         }
         self.carry_out(late).await;
         errors.take(self.datapath.attach(&plan.attachments));
@@ -192,9 +201,31 @@ impl Kernel {
             self.accelerator.equip(&mut plan.maps.devices);
             errors.take(self.maps.apply(&plan.maps).err());
         }
+        if scope == Scope::Everything {
+            self.mark_local_sockets(core.config().local_traffic);
+        }
         errors.take(self.renew_probers(&plan.probers));
         self.carry_out(probes).await;
         self.tell(errors, &plan);
+    }
+
+    /// Has the machine's own sockets marked, if that is wanted. That it cannot be is told once, and no failure: it happens where
+    /// there is no cgroup2, and the default route is there.
+    fn mark_local_sockets(&mut self, wanted: bool) {
+        let now = match self.datapath.mark_local_sockets(wanted) {
+            Ok(()) if wanted => LocalTraffic::by_socket(),
+            Ok(()) => LocalTraffic::by_route(Some("`local_traffic` is false".to_owned())),
+            Err(error) => LocalTraffic::by_route(Some(with_sources(&error))),
+        };
+        if wanted
+            && now != self.local_traffic
+            && let Some(reason) = &now.reason
+        {
+            tracing::warn!(
+                "the weighted default route alone decides about this machine's own traffic: {reason}"
+            );
+        }
+        self.local_traffic = now;
     }
 
     async fn carry_out(&mut self, effects: Vec<Effect>) {
@@ -218,6 +249,14 @@ impl Kernel {
                     let colon = if reason.is_empty() { "" } else { ": " };
                     tracing::info!(isp, state, "{isp} is {state}{colon}{reason}");
                 }
+            }
+        }
+    }
+
+    async fn delete_flows_of(&self, effects: &[Effect]) {
+        for effect in effects {
+            if let &Effect::DeleteFlows { isp, family } = effect {
+                self.delete_flows(isp, family).await;
             }
         }
     }

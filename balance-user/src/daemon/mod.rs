@@ -231,9 +231,11 @@ impl Daemon {
         let now = Instant::now();
         let quit = request == Request::Quit;
         let response = match request {
-            Request::Quality => {
-                Response::Quality { isps: self.core.quality(now), acceleration: self.kernel.acceleration() }
-            }
+            Request::Quality => Response::Quality {
+                isps: self.core.quality(now),
+                acceleration: self.kernel.acceleration(),
+                local_traffic: self.kernel.local_traffic(),
+            },
             Request::Quit => Response::Done,
             Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
                 Response::Error { message: format!("weight {weight} is not between 1 and 1000") }

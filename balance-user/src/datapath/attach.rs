@@ -10,7 +10,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp}
 use aya::{Ebpf, EbpfLoader};
 
 use super::clsact::Clsact;
-use super::{DatapathError, Maps, OBJECT, Pins, XdpLinks, io_error, xdp};
+use super::{CgroupError, DatapathError, Maps, OBJECT, Pins, XdpLinks, cgroup, io_error, xdp};
 use crate::config::Attach;
 use crate::core::plan::{Attachment, Role};
 
@@ -21,6 +21,8 @@ pub struct Datapath {
     tcx: bool,
     clsact: Clsact,
     attached: BTreeSet<Attachment>,
+    /// Whether this machine's own sockets are marked; none if nobody has asked for either yet.
+    local: Option<bool>,
     /// Devices, by index, to which an earlier daemon may have attached programs.
     left: BTreeSet<u32>,
 }
@@ -71,6 +73,9 @@ impl Datapath {
         for (name, entries) in sizes {
             loader.map_max_entries(name, entries);
         }
+        // 0 is no namespace: then those programs do nothing, and are not attached.
+        let namespace = cgroup::network_namespace().unwrap_or(0);
+        loader.override_global("NETNS", &namespace, true);
         let mut programs = loader.default_map_pin_directory(pins.folder()).load(OBJECT).map_err(Box::new)?;
         for hook in HOOKS {
             let classifier = classifier(&mut programs, hook.program)?;
@@ -82,7 +87,15 @@ impl Datapath {
             Attach::Auto => kernel_has_tcx(),
         };
         let left = Maps::open(&pins)?.devices();
-        Ok(Self { pins, programs, tcx, clsact: Clsact::new(clsact), attached: BTreeSet::new(), left })
+        Ok(Self {
+            pins,
+            programs,
+            tcx,
+            clsact: Clsact::new(clsact),
+            attached: BTreeSet::new(),
+            local: None,
+            left,
+        })
     }
 
     /// The maps.
@@ -112,6 +125,22 @@ impl Datapath {
             program.load().map_err(program_error(xdp::PROGRAM))?;
         }
         Ok(links.attach(program, &self.pins, wanted))
+    }
+
+    /// Has the sockets of this machine marked, or not. What has failed leaves them unmarked, and is tried again with the next
+    /// call.
+    pub fn mark_local_sockets(&mut self, wanted: bool) -> Result<(), CgroupError> {
+        if self.local == Some(wanted) {
+            return Ok(());
+        }
+        self.local = None;
+        if wanted {
+            cgroup::attach(&mut self.programs, &self.pins)?;
+        } else {
+            cgroup::detach(&self.pins)?;
+        }
+        self.local = Some(wanted);
+        Ok(())
     }
 
     /// How programs are attached: `tcx` or `clsact`.
@@ -163,8 +192,8 @@ impl Datapath {
         })
     }
 
-    /// Links of devices that are gone or no longer ours, but for those of XDP, which are not made here; removing the pin
-    /// detaches.
+    /// Links of devices that are gone or no longer ours, but for those of XDP and of cgroups, which are not made here;
+    /// removing the pin detaches.
     fn remove_stale_links(&self, wanted: &BTreeSet<Attachment>) -> Result<(), DatapathError> {
         let keep: BTreeSet<_> = wanted
             .iter()
@@ -173,7 +202,7 @@ impl Datapath {
         let links = self.pins.links();
         for entry in fs::read_dir(&links).map_err(io_error(links))?.flatten() {
             let path = entry.path();
-            if !keep.contains(&path) && !xdp::is_xdp(&path) {
+            if !keep.contains(&path) && !xdp::is_xdp(&path) && !cgroup::is_cgroup(&path) {
                 fs::remove_file(&path).map_err(io_error(path))?;
             }
         }

@@ -2,6 +2,7 @@
 
 mod attach;
 mod batch;
+mod cgroup;
 mod clsact;
 mod maps;
 mod pins;
@@ -9,6 +10,7 @@ mod shape;
 mod xdp;
 
 pub use attach::Datapath;
+pub use cgroup::{CgroupError, cgroup2_mount, marks_local_sockets};
 pub use clsact::detach;
 pub(crate) use clsact::is_our_filter;
 pub use maps::Maps;

@@ -1,8 +1,9 @@
-//! The nft table: its text ([`table`], [`npt`] and [`extras`]), putting it into the kernel ([`nft`]) and noticing that
-//! somebody else touched the ruleset ([`watch`]).
+//! The nft table: its text ([`table`], [`npt`], [`local`] and [`extras`]), putting it into the kernel ([`nft`]) and noticing
+//! that somebody else touched the ruleset ([`watch`]).
 
 mod firewall;
 mod forward;
+pub mod local;
 mod mss;
 pub mod nft;
 pub mod npt;
@@ -11,6 +12,7 @@ pub mod refuse;
 pub mod table;
 pub mod watch;
 
+pub use local::{Standing, local_chains};
 pub use nft::{Installed, NftError};
 pub use npt::Ipv6Nat;
 pub use table::{NatIsp, nft_table};

@@ -25,8 +25,9 @@ pub struct NatIsp {
 ///
 /// Base chains find the ISP in a verdict map, so a packet costs the same with 2 ISPs as with 63. Only constants
 /// are combined with marks: combining two registers needs a kernel newer than the oldest we run on.
-/// What this machine sends with a mark of its own keeps it: the socket means it, be it a probe of ours, or a VPN whose
-/// mark has bits in our mask by chance (51820, that of wg-quick, has).
+/// What this machine sends has the mark of its socket. One with bits of others is kept, the socket means it: a VPN's may have
+/// bits in our mask by chance (51820, that of wg-quick, has). One that names only an ISP may be what the socket was given when it
+/// was made, so that of the flow beats it, as for any packet; a probe's flow has the same.
 /// Nothing checks for invalid or untracked packets, because without a conntrack entry no `ct` expression matches.
 ///
 /// ISPs whose mark does not fit the mask, or whose device has a name that cannot exist or that nft cannot quote,
@@ -67,6 +68,7 @@ fn body(mask: u32, isps: &[Isp<'_>]) -> String {
         isps.iter().map(|isp| NptIsp { number: isp.number, device: &isp.device, ipv6: isp.ipv6 }).collect();
     let steering = npt::steering(&npt, "");
     let steering_own = npt::steering(&npt, &format!("meta mark & {mask:#x} == 0 "));
+    let others = !mask;
     let mut text = format!(
         r#"	chain prerouting {{
 		comment "From an ISP: tie the flow to it. From elsewhere: mark the packet with the ISP of its flow."
@@ -78,6 +80,7 @@ fn body(mask: u32, isps: &[Isp<'_>]) -> String {
 		comment "Of this machine itself: packets of a flow that has an ISP are routed there, replies above all."
 		type route hook output priority mangle; policy accept;
 		meta mark & {mask:#x} == 0 ct mark & {mask:#x} vmap {{ {marks} }}
+		meta mark & {others:#x} == 0 ct mark & {mask:#x} vmap {{ {marks} }}
 {steering_own}	}}
 	chain postrouting {{
 		comment "New flows that leave by an ISP: tie them to it and masquerade them."
@@ -118,8 +121,9 @@ fn chains_of(Isp { number, value, device: _, ipv6 }: &Isp<'_>, mask: u32, text: 
     );
 }
 
-fn elements(isps: &[Isp<'_>], element: impl Fn(&Isp<'_>) -> String) -> String {
-    isps.iter().map(element).collect::<Vec<_>>().join(", ")
+/// These, as nft takes what stands between braces.
+pub(super) fn elements<T>(items: &[T], element: impl FnMut(&T) -> String) -> String {
+    items.iter().map(element).collect::<Vec<_>>().join(", ")
 }
 
 /// The devices of the ISPs and LANs of these names, in quotes.

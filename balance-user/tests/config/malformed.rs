@@ -424,6 +424,7 @@ pub(crate) const CASES: &[(&str, &str, usize, &str)] = &[
         1,
         "acceleration must be one of \"auto\", \"tc\", \"xdp\", \"off\"",
     ),
+    ("local traffic is neither", top!("local_traffic = \"yes\""), 1, "local_traffic must be true or false"),
     ("acceleration is no word", top!("acceleration = true"), 1, "acceleration must be one of"),
     ("acceleration below a table", isp!("acceleration = \"off\"\n"), 4, "unknown key `acceleration`"),
     ("mask zero", isp!("[mark]\nmask = 0\n"), 5, "mask must have one run of adjacent bits"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use balance_common::IspId;
 use balance_user::config::{Config, OwnRules};
 use balance_user::core::plan::NftTable;
-use balance_user::nat::{Installed, Ipv6Nat, NatIsp, NftError, Watch, draft, nft, nft_table};
+use balance_user::nat::{Installed, Ipv6Nat, NatIsp, NftError, Standing, Watch, draft, local_chains, nft, nft_table};
 use futures::FutureExt as _;
 
 use crate::netns::Netns;
@@ -77,6 +77,32 @@ fn nft_accepts_what_any_config_adds_and_lists_it_the_same_after_packets_have_cha
             assert!(installed.ensure(&table).await.unwrap());
             netns.nft("add element inet balance-instance seen { 192.0.2.1 }");
             assert!(!installed.ensure(&table).await.unwrap(), "there already");
+        }
+    });
+}
+
+#[test]
+fn nft_accepts_the_chains_for_local_sockets_whichever_isps_are_down() {
+    let Some(netns) = Netns::new() else { return };
+    netns.block_on(async || {
+        for (count, mask) in [(1, MASK), (3, MASK), (63, MASK), (3, 0xf000_0000), (3, u32::MAX)] {
+            for down in [0, 1, count - 1, count] {
+                let isps = isps(count);
+                let standing = |isp: &NatIsp| {
+                    let usable = isp.id.get() > down;
+                    Standing {
+                        isp: isp.id,
+                        usable: [usable, true],
+                        weights: [if usable { 1000 } else { 0 }, 1],
+                    }
+                };
+                let standings: Vec<_> = isps.iter().map(standing).collect();
+                let mut table = nft_table("balance", mask, &isps);
+                table.body += &local_chains(mask, &isps, &standings);
+                nft::apply(&table).await.unwrap();
+                let listing = nft::list("balance").await.unwrap().unwrap();
+                assert_eq!(listing.contains("goto move_ipv4"), down > 0 && down < count, "{listing}");
+            }
         }
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Daemon, DeviceAcceleration, Forced, Isp, Report, State};
+use super::{Daemon, DeviceAcceleration, Forced, Isp, LocalTraffic, Report, State};
 
 /// The report for people: a table of the ISPs, then a line about the daemon. `now` is what ages are counted to.
 #[must_use]
@@ -31,6 +31,7 @@ pub fn render(report: &Report, now: SystemTime) -> String {
         }
     });
     lines.extend(fast_path(&report.acceleration));
+    lines.push(local_traffic(&report.local_traffic));
     lines.join("\n") + "\n"
 }
 
@@ -50,6 +51,15 @@ fn fast_path(devices: &[DeviceAcceleration]) -> Vec<String> {
         return Vec::new();
     }
     std::iter::once(format!("fast path: {}", kinds.join("; "))).chain(reasons).collect()
+}
+
+/// Who decides about what this machine sends itself; and why nobody better.
+fn local_traffic(local: &LocalTraffic) -> String {
+    match (local.kind.as_str(), &local.reason) {
+        ("sockets", _) => "local traffic: each socket is given its ISP".to_owned(),
+        (_, None) => "local traffic: by the weighted default route".to_owned(),
+        (_, Some(reason)) => format!("local traffic: by the weighted default route ({reason})"),
+    }
 }
 
 /// The report for scripts: a line for each ISP, its name and its state.
@@ -141,6 +151,7 @@ daemon: running, pid 123
 fast path: xdp on lan0, eth0; tc on ppp0; off on wwan0
   ppp0 has no Ethernet header
   another program (id 7, name mirror) is on wwan0's ingress
+local traffic: by the weighted default route (cgroup2 is not mounted)
 ";
         assert_eq!(render(&report(), now()), expected);
     }

@@ -84,6 +84,7 @@ fn config(isps: Vec<IspConfig>) -> Config {
         local: Vec::new(),
         forwards: Vec::new(),
         firewall: FirewallConfig::default(),
+        local_traffic: true,
     }
 }
 
