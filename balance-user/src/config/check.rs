@@ -74,17 +74,27 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
 
 /// The bits of the mark, which must have room for the ids 1 to `isps`.
 pub(super) fn mark_mask(mask: u32, isps: usize) -> Result<u32, String> {
-    let ids = mask.checked_shr(mask.trailing_zeros()).unwrap_or(0);
+    let ids = ids(mask);
     // One and a carry through all ones: no bit in common.
     if ids == 0 || ids & ids.wrapping_add(1) != 0 {
         return Err("mask must have one run of adjacent bits, such as 0x3f00".to_owned());
     }
-    if usize::try_from(ids).is_ok_and(|ids| ids < isps) {
+    if !has_room(mask, isps) {
         return Err(format!(
             "mask has room for the ids up to {ids} but there are {isps} ISPs: give it more bits"
         ));
     }
     Ok(mask)
+}
+
+/// Whether a mask has room for the ids 1 to `count`.
+pub(super) fn has_room(mask: u32, count: usize) -> bool {
+    usize::try_from(ids(mask)).is_ok_and(|ids| ids >= count)
+}
+
+/// The highest id that a mask has room for.
+fn ids(mask: u32) -> u32 {
+    mask.checked_shr(mask.trailing_zeros()).unwrap_or(0)
 }
 
 /// The first of our routing tables, of which there are `tables`.

@@ -44,6 +44,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     /// Extra prefixes that are never balanced.
     pub local: Vec<IpNet>,
+    /// TCP connections that have lost their ISP are reset. Then no ISP can have the highest id that the mark has room for.
+    pub reset: bool,
 }
 
 impl Config {

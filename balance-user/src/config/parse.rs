@@ -16,7 +16,7 @@ use super::{
 };
 
 const TOP_KEYS: &[&str] =
-    &["mode", "attach", "acceleration", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
+    &["mode", "attach", "acceleration", "reset", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
 const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
 const MONITOR_KEYS: &[&str] = &[
@@ -84,8 +84,9 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let lans = lan_tables.iter().map(|table| lan(table, &mut taken)).collect::<Result<Vec<_>, _>>()?;
 
     let mark_mask = mark_mask(&top, isps.len())?;
+    let reset = reset(&top, mark_mask, isps.len())?;
     let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
-    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local })
+    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local, reset })
 }
 
 /// The names and devices that are taken.
@@ -239,6 +240,21 @@ fn mark_mask(top: &Table<'_>, isps: usize) -> Result<u32, Problem> {
     let Some(mark) = top.get("mark") else { return Ok(DEFAULT_MARK_MASK) };
     let Some(item) = mark.table(&["mask"])?.get("mask") else { return Ok(DEFAULT_MARK_MASK) };
     check::mark_mask(item.number((0, u32::MAX))?, isps).map_err(|message| item.problem(message))
+}
+
+/// Whether connections that have lost their ISP are reset. They need a value of the mark that no ISP has; where there is
+/// none they are not, unless the file says that they must.
+fn reset(top: &Table<'_>, mask: u32, isps: usize) -> Result<bool, Problem> {
+    let has_room = check::has_room(mask, isps + 1);
+    let Some(item) = top.get("reset") else { return Ok(has_room) };
+    let wanted = item.bool()?;
+    if wanted && !has_room {
+        let message = format!(
+            "reset needs a value of the mark besides those of {isps} ISPs: give [mark] mask one more bit, or write false"
+        );
+        return Err(item.problem(message));
+    }
+    Ok(wanted)
 }
 
 /// The cache of the fast path.

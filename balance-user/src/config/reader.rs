@@ -111,6 +111,12 @@ impl<'a> Item<'a> {
             .ok_or_else(|| self.problem(format!("{} must be between {min} and {max}", self.name)))
     }
 
+    /// Yes or no.
+    pub(super) fn bool(&self) -> Result<bool, Problem> {
+        let value = self.value.get_ref().as_bool();
+        value.ok_or_else(|| self.problem(format!("{} must be true or false, without quotes", self.name)))
+    }
+
     /// A duration within a range.
     pub(super) fn duration(&self, (min, max): (Duration, Duration)) -> Result<Duration, Problem> {
         let text = self.value.get_ref().as_str().filter(|text| text.is_ascii());

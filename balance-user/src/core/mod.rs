@@ -412,7 +412,12 @@ pub struct Quality {
 fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
     let too_many = TooManyIsps { mask: config.mark_mask, isps: config.isps.len() };
     let mask = MarkMask::new(config.mark_mask).ok_or(too_many)?;
-    if config.isps.len() > mask.capacity() as usize { Err(too_many) } else { Ok(mask) }
+    if config.isps.len() > highest_id(config, mask) as usize { Err(too_many) } else { Ok(mask) }
+}
+
+/// The highest id that an ISP can have. Connections that have lost their ISP have the mark of the one above.
+const fn highest_id(config: &Config, mask: MarkMask) -> u32 {
+    if config.reset { mask.capacity() - 1 } else { mask.capacity() }
 }
 
 /// Gives every ISP of the config an id that fits the mask: the one it has, or else the lowest that is free. An id must
@@ -424,7 +429,8 @@ fn assign_ids(
     known: &BTreeMap<String, IspId>,
     removed: &BTreeSet<IspId>,
 ) -> Vec<(IspId, IspConfig)> {
-    let fits = |id: &IspId| u32::from(id.get()) <= mask.capacity();
+    let highest = highest_id(config, mask);
+    let fits = |id: &IspId| u32::from(id.get()) <= highest;
     let known_id = |isp: &IspConfig| known.get(&isp.name).copied().filter(fits);
     let kept: BTreeSet<IspId> = config.isps.iter().filter_map(known_id).collect();
     // An id that was just freed still has flows; it is taken only when all others are.

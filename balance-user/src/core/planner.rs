@@ -13,7 +13,7 @@ use super::path::is_link_local;
 use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector};
 use super::{Core, select};
 use crate::config::Acceleration;
-use crate::nat::{NatIsp, nft_table};
+use crate::nat::{NatIsp, nft_table, reset};
 use crate::sysctl::{self, SysctlFacts};
 
 /// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
@@ -74,7 +74,11 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
         sysctls.push(sysctl::liberal_conntrack());
         sysctls.extend(sysctl::patient_conntrack());
     }
-    KernelPlan { routes, rules, nft: nft_table(&name, core.mask.bits(), &isps), sysctls, table_names }
+    let mut nft = nft_table(&name, core.mask.bits(), &isps);
+    if core.config.reset {
+        nft.body.push_str(&reset::chains(core.mask.bits(), &isps));
+    }
+    KernelPlan { routes, rules, nft, sysctls, table_names }
 }
 
 fn table_of(core: &Core, isp: IspId) -> u32 {

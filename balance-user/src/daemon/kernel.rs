@@ -19,6 +19,7 @@ use crate::sysctl::SysctlFacts;
 
 use super::acceleration::Accelerator;
 use super::reconciler::Reconciler;
+use super::resets::Resets;
 use super::{Instance, RETRY_INTERVAL, Scope};
 
 /// The least time between two looks at nft's ruleset.
@@ -32,6 +33,7 @@ pub(super) struct Kernel {
     maps: Maps,
     accelerator: Accelerator,
     reconciler: Reconciler,
+    resets: Resets,
     nft_changes: mpsc::Receiver<()>,
     probers: BTreeMap<(IspId, Family), (ProberPlan, Prober)>,
     outcomes: mpsc::Sender<Outcome>,
@@ -60,6 +62,7 @@ impl Kernel {
             datapath,
             facts: reconciler.facts(&isp_devices(config)),
             reconciler,
+            resets: Resets::new(config.mark_mask, config.reset),
             nft_changes: watch_nft(),
             probers: BTreeMap::new(),
             outcomes,
@@ -130,6 +133,7 @@ impl Kernel {
 
     /// Gives flows that are older than we are the mark of the ISP they use, so that they stay there.
     pub(super) async fn adopt_flows(&self, core: &Core) {
+        self.resets.clean_up().await;
         let mask = self.mask;
         let isps: Vec<_> = core
             .addresses()
@@ -148,6 +152,7 @@ impl Kernel {
         if scope >= Scope::Routing {
             self.facts = self.reconciler.facts(&isp_devices(core.config()));
         }
+        self.resets.set_wanted(core.config().reset);
         let fingerprint = core.fingerprint();
         let unchanged = self.applied.as_ref().is_some_and(|(applied, _)| *applied == fingerprint);
         if scope == Scope::Changes && unchanged {
@@ -184,7 +189,7 @@ impl Kernel {
         self.tell(errors, &plan);
     }
 
-    async fn carry_out(&self, effects: Vec<Effect>) {
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Probe { isp, family, probe } => {
@@ -192,21 +197,13 @@ impl Kernel {
                         prober.send(probe);
                     }
                 }
-                Effect::DeleteFlows { isp, family } => self.delete_flows(isp, family).await,
+                Effect::DeleteFlows { isp, family } => self.resets.cut_loose(isp, family).await,
                 Effect::Announce { isp, state, reason } => {
                     // All of it in the message too, because `journalctl` shows nothing else.
                     let colon = if reason.is_empty() { "" } else { ": " };
                     tracing::info!(isp, state, "{isp} is {state}{colon}{reason}");
                 }
             }
-        }
-    }
-
-    async fn delete_flows(&self, isp: IspId, family: Family) {
-        let Some(mark) = IspMark::new(isp, self.mask) else { return };
-        let deleted = tokio::task::spawn_blocking(move || conntrack::delete_by_mark(mark, family)).await;
-        if let Ok(Err(error)) = deleted {
-            tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it");
         }
     }
 

@@ -8,6 +8,7 @@ mod acceleration;
 mod instance;
 mod kernel;
 mod reconciler;
+mod resets;
 mod stop;
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 //! touched the ruleset ([`watch`]).
 
 pub mod nft;
+pub mod reset;
 pub mod table;
 pub mod watch;
 

@@ -107,7 +107,7 @@ fn elements(isps: &[Isp], element: impl Fn(&Isp) -> String) -> String {
 
 /// The device's name in quotes, if it is one that the kernel would accept and nft can quote. A `*` at the end
 /// would be a wildcard.
-fn quoted(device: &str) -> Option<String> {
+pub(super) fn quoted(device: &str) -> Option<String> {
     const IFNAMSIZ: usize = 16;
     let refused = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '"' | '\\');
     if device.is_empty() || device.len() >= IFNAMSIZ || device.contains(refused) {

@@ -1,0 +1,152 @@
+//! TCP connections that lose their ISP are reset at once, at the end that we can reach; nobody else notices.
+#![cfg(test)]
+
+use std::io::{ErrorKind, Read as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use balance_lab::addresses::{SERVER_PORT, lan_host};
+use balance_lab::{Daemon, Family, Flow, Host, Lab, Transport, ready, wait_until};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+const SOON: Duration = Duration::from_secs(5);
+/// How long after the detection a reset may take.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// What the router forwards to the LAN host.
+const PORT: u16 = 6001;
+
+struct Scene {
+    lab: Lab,
+    _daemon: Daemon,
+}
+
+impl Scene {
+    /// With these lines at the top of the config, and a port forward that somebody else has set up.
+    fn new(top: &str) -> Self {
+        let lab = Lab::new().unwrap();
+        let forwards = FAMILIES.map(|family| {
+            let (name, ip) = if family == Family::V4 { ("ipv4", "ip") } else { ("ipv6", "ip6") };
+            let to = SocketAddr::new(lan_host(0, family), PORT);
+            format!("iifname {{ cable0, dsl0 }} meta nfproto {name} tcp dport {PORT} dnat {ip} to {to}\n")
+        });
+        let forwards = forwards.concat();
+        let table = format!(
+            "table inet forward {{ chain in {{ type nat hook prerouting priority dstnat; policy accept;\n{forwards} }}\n}}\n"
+        );
+        lab.router().feed("nft", &["-f", "-"], &table).unwrap();
+        lab.write_config(&format!("{top}\n{}", lab.config())).unwrap();
+        let daemon = lab.start_up().unwrap();
+        Self { lab, _daemon: daemon }
+    }
+
+    /// A flow that goes by this ISP, and has been answered.
+    fn flow_by(&self, isp: &str, host: &Host, transport: Transport, family: Family) -> Flow {
+        let address = self.lab.isp(isp).address(family);
+        // To all addresses of the internet host: the router's own flows to one of them all go by one ISP.
+        let mut flows = (1..=250_u8).map(|last| {
+            let to: IpAddr = match family {
+                Family::V4 => [203, 0, 113, last].into(),
+                Family::V6 => [0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, last.into()].into(),
+            };
+            let mut flow = Flow::open_to(host, transport, SocketAddr::new(to, SERVER_PORT), SOON).unwrap();
+            (flow.ask().unwrap(), flow)
+        });
+        let found = flows.find(|(seen, _)| *seen == address);
+        found.unwrap_or_else(|| panic!("no flow goes by {isp}")).1
+    }
+
+    /// A connection from outside by an ISP to a server in the LAN: its outer and its inner end.
+    fn inbound_by(&self, isp: &str, family: Family) -> (TcpStream, TcpStream) {
+        let any = if family == Family::V4 { "0.0.0.0" } else { "::" };
+        let bind = || TcpListener::bind(SocketAddr::new(any.parse().unwrap(), PORT)).unwrap();
+        let listener = self.lab.lan().run(bind);
+        let to = SocketAddr::new(self.lab.isp(isp).address(family), PORT);
+        let outer = self.lab.internet().run(|| TcpStream::connect_timeout(&to, SOON)).unwrap();
+        let (inner, _) = listener.accept().unwrap();
+        (outer, inner)
+    }
+
+    /// The conntrack entries of TCP with this mark.
+    fn tracked(&self, mark: &str) -> String {
+        let list = ["ipv4", "ipv6"].map(|family| {
+            self.lab.router().sh(&format!("conntrack -L -f {family} -p tcp --mark {mark}/0x3f00")).unwrap()
+        });
+        list.concat()
+    }
+
+    fn kill(&self, isp: &str) -> Instant {
+        self.lab.isp(isp).die_silently().unwrap();
+        self.lab.wait_state(isp, "down").unwrap();
+        Instant::now()
+    }
+}
+
+/// Whether the connection is reset until then.
+fn is_reset(flow: &mut Flow, until: Instant) -> bool {
+    flow.set_timeout(until.saturating_duration_since(Instant::now()));
+    flow.end().is_ok_and(|end| end == ErrorKind::ConnectionReset)
+}
+
+fn is_reset_std(stream: &mut TcpStream, until: Instant) -> bool {
+    let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    stream.set_read_timeout(Some(left)).unwrap();
+    stream.read(&mut [0; 64]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+}
+
+fn connections_are_reset_and_reconnect(acceleration: &str) {
+    let scene = Scene::new(&format!("acceleration = \"{acceleration}\""));
+    let lab = &scene.lab;
+    let tcp = |isp, host| FAMILIES.map(|family| scene.flow_by(isp, host, Transport::Tcp, family));
+    let [mut idle, mut busy] = [tcp("CABLE", lab.lan()), tcp("CABLE", lab.lan())];
+    let [mut own_idle, mut own_busy] = [tcp("CABLE", lab.router()), tcp("CABLE", lab.router())];
+    let mut inbound = FAMILIES.map(|family| scene.inbound_by("CABLE", family));
+    let mut other = tcp("DSL", lab.lan());
+    let mut own_other = tcp("DSL", lab.router());
+    let mut other_inbound = FAMILIES.map(|family| scene.inbound_by("DSL", family));
+    let mut udp = FAMILIES.map(|family| scene.flow_by("CABLE", lab.lan(), Transport::Udp, family));
+
+    lab.isp("CABLE").die_silently().unwrap();
+    for flow in busy.iter_mut().chain(&mut own_busy) {
+        flow.send().unwrap();
+    }
+    let until = scene.kill("CABLE") + AT_ONCE;
+    for (index, family) in FAMILIES.into_iter().enumerate() {
+        assert!(is_reset(&mut idle[index], until), "idle, {family:?}");
+        assert!(is_reset(&mut busy[index], until), "with data on the way, {family:?}");
+        assert!(is_reset_std(&mut inbound[index].1, until), "a server in the LAN, {family:?}");
+        assert!(is_reset(&mut own_idle[index], until), "of the router, idle, {family:?}");
+        assert!(is_reset(&mut own_busy[index], until), "of the router, with data on the way, {family:?}");
+
+        for host in [lab.lan(), lab.router()] {
+            let mut again = Flow::open(host, Transport::Tcp, family, SOON).unwrap();
+            assert_eq!(again.ask().unwrap(), lab.isp("DSL").address(family), "{}, {family:?}", host.name());
+        }
+        udp[index].ask().unwrap();
+        for flow in [&mut other[index], &mut own_other[index]] {
+            assert_eq!(flow.ask().unwrap(), lab.isp("DSL").address(family));
+        }
+        let (outer, inner) = &mut other_inbound[index];
+        std::io::Write::write_all(outer, b"x").unwrap();
+        inner.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(inner.read(&mut [0; 2]).unwrap(), 1);
+    }
+    // Nobody outside was sent anything from addresses that are not the ISP's.
+    for isp in lab.isps() {
+        assert_eq!(isp.forwarded().unwrap().foreign, 0, "{}", isp.name());
+    }
+    wait_until(Duration::from_secs(20), "the end of the entries", || scene.tracked("0x3f00").is_empty()).unwrap();
+}
+
+#[test]
+fn connections_that_lose_their_isp_are_reset_and_reconnect() {
+    if ready() {
+        connections_are_reset_and_reconnect("off");
+    }
+}
+
+#[test]
+fn connections_that_go_fast_and_lose_their_isp_are_reset_and_reconnect() {
+    if ready() {
+        connections_are_reset_and_reconnect("tc");
+    }
+}
