@@ -38,6 +38,7 @@ fn the_sample_config_parses_and_shows_the_defaults() {
     assert_eq!((sample.mode, sample.attach, sample.mark_mask), (bare.mode, bare.attach, bare.mark_mask));
     assert_eq!((sample.routing, sample.local), (bare.routing, bare.local));
     assert_eq!((sample.acceleration, sample.fast_path), (bare.acceleration, bare.fast_path));
+    assert_eq!(sample.reset, bare.reset);
 }
 
 #[test]
@@ -73,6 +74,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_secs(1), flows: 32_768 });
     assert_eq!(config.routing, RoutingConfig { table: 1000, priority: 10_000 });
     assert!(config.lans.is_empty() && config.local.is_empty());
+    assert!(config.reset);
     let isp = &config.isps[0];
     assert_eq!((isp.weight, isp.tier, isp.gateway_v4, isp.gateway_v6), (1, 1, None, None));
     assert_eq!(isp.monitor, MonitorConfig::default());
@@ -87,6 +89,7 @@ fn every_key_is_read() {
         mode = "failover"
         attach = "clsact"
         acceleration = "xdp"
+        reset = false
         fast_path = { lease = "250ms", flows = 0x10_0000 }
         local = ["10.9.0.0/16", "fd00::/8"]
         monitor = { interval = "2s", quorum = 2, down_after = 7 }
@@ -118,7 +121,7 @@ fn every_key_is_read() {
     )
     .unwrap();
     assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Failover, Attach::Clsact, 6));
-    assert_eq!(config.acceleration, Acceleration::Xdp);
+    assert_eq!((config.acceleration, config.reset), (Acceleration::Xdp, false));
     assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_millis(250), flows: 1 << 20 });
     assert_eq!(config.local, ["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     assert_eq!(config.routing, RoutingConfig { table: 256, priority: 1 });
@@ -167,6 +170,14 @@ fn as_many_isps_as_there_are_ids_but_not_one_more() {
     let error = parse(&text).unwrap_err();
     assert_eq!(error.fault().unwrap().line, 63 * 3 + 1);
     assert!(error.to_string().contains("at most 63 ISPs"));
+}
+
+#[test]
+fn where_no_mark_is_left_for_lost_connections_they_are_not_reset() {
+    let with_mask = |mask: &str| parse(&format!("mark.mask = {mask}\n{MINIMAL}")).unwrap().reset;
+    let isps = MINIMAL.matches("[[isp]]").count();
+    assert_eq!(isps, 1);
+    assert_eq!([with_mask("0x1"), with_mask("0x3"), with_mask("0x8000_0000")], [false, true, false]);
 }
 
 #[test]

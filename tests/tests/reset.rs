@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use balance_lab::addresses::{SERVER_PORT, lan_host};
-use balance_lab::{Daemon, Family, Flow, Host, Lab, Transport, ready, wait_until};
+use balance_lab::{Daemon, Family, Flow, Host, Isp, Lab, Transport, open_flows, ready, wait_until};
+use nix::sys::signal::Signal;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const SOON: Duration = Duration::from_secs(5);
@@ -17,7 +18,7 @@ const PORT: u16 = 6001;
 
 struct Scene {
     lab: Lab,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Scene {
@@ -34,9 +35,9 @@ impl Scene {
             "table inet forward {{ chain in {{ type nat hook prerouting priority dstnat; policy accept;\n{forwards} }}\n}}\n"
         );
         lab.router().feed("nft", &["-f", "-"], &table).unwrap();
-        lab.write_config(&format!("{top}\n{}", lab.config())).unwrap();
+        lab.write_config(&format!("{top}\n{}\n[monitor]\nup_after = \"300ms\"\n", lab.config())).unwrap();
         let daemon = lab.start_up().unwrap();
-        Self { lab, _daemon: daemon }
+        Self { lab, daemon }
     }
 
     /// A flow that goes by this ISP, and has been answered.
@@ -74,11 +75,20 @@ impl Scene {
         list.concat()
     }
 
-    fn kill(&self, isp: &str) -> Instant {
-        self.lab.isp(isp).die_silently().unwrap();
+    /// Has an ISP fail and waits until that is known; returns when it is.
+    fn fail(&self, isp: &str, fail: impl FnOnce(&Isp)) -> Instant {
+        fail(self.lab.isp(isp));
         self.lab.wait_state(isp, "down").unwrap();
         Instant::now()
     }
+}
+
+fn die(isp: &Isp) {
+    isp.die_silently().unwrap();
+}
+
+fn lose_carrier(isp: &Isp) {
+    isp.set_carrier(false).unwrap();
 }
 
 /// Whether the connection is reset until then.
@@ -93,7 +103,7 @@ fn is_reset_std(stream: &mut TcpStream, until: Instant) -> bool {
     stream.read(&mut [0; 64]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
 }
 
-fn connections_are_reset_and_reconnect(acceleration: &str) {
+fn connections_are_reset_and_reconnect(acceleration: &str, fail: impl FnOnce(&Isp)) {
     let scene = Scene::new(&format!("acceleration = \"{acceleration}\""));
     let lab = &scene.lab;
     let tcp = |isp, host| FAMILIES.map(|family| scene.flow_by(isp, host, Transport::Tcp, family));
@@ -105,11 +115,13 @@ fn connections_are_reset_and_reconnect(acceleration: &str) {
     let mut other_inbound = FAMILIES.map(|family| scene.inbound_by("DSL", family));
     let mut udp = FAMILIES.map(|family| scene.flow_by("CABLE", lab.lan(), Transport::Udp, family));
 
-    lab.isp("CABLE").die_silently().unwrap();
-    for flow in busy.iter_mut().chain(&mut own_busy) {
-        flow.send().unwrap();
-    }
-    let until = scene.kill("CABLE") + AT_ONCE;
+    let until = scene.fail("CABLE", |isp| {
+        fail(isp);
+        for flow in busy.iter_mut().chain(&mut own_busy) {
+            flow.send().unwrap();
+        }
+    });
+    let until = until + AT_ONCE;
     for (index, family) in FAMILIES.into_iter().enumerate() {
         assert!(is_reset(&mut idle[index], until), "idle, {family:?}");
         assert!(is_reset(&mut busy[index], until), "with data on the way, {family:?}");
@@ -134,19 +146,170 @@ fn connections_are_reset_and_reconnect(acceleration: &str) {
     for isp in lab.isps() {
         assert_eq!(isp.forwarded().unwrap().foreign, 0, "{}", isp.name());
     }
-    wait_until(Duration::from_secs(20), "the end of the entries", || scene.tracked("0x3f00").is_empty()).unwrap();
+    wait_until(Duration::from_secs(20), "the end of the entries", || scene.tracked("0x3f00").is_empty())
+        .unwrap();
 }
 
 #[test]
 fn connections_that_lose_their_isp_are_reset_and_reconnect() {
     if ready() {
-        connections_are_reset_and_reconnect("off");
+        connections_are_reset_and_reconnect("off", die);
     }
 }
 
 #[test]
 fn connections_that_go_fast_and_lose_their_isp_are_reset_and_reconnect() {
     if ready() {
-        connections_are_reset_and_reconnect("tc");
+        connections_are_reset_and_reconnect("tc", die);
+    }
+}
+
+#[test]
+fn connections_whose_isp_loses_carrier_are_reset_and_reconnect() {
+    if ready() {
+        connections_are_reset_and_reconnect("tc", lose_carrier);
+    }
+}
+
+/// Idle connections by an ISP: from the LAN, from the router, and into the LAN.
+struct Idle {
+    flows: Vec<Flow>,
+    inbound: Vec<(TcpStream, TcpStream)>,
+}
+
+impl Idle {
+    fn by(scene: &Scene, isp: &str) -> Self {
+        let hosts = [scene.lab.lan(), scene.lab.router()];
+        let kinds = hosts.into_iter().flat_map(|host| FAMILIES.map(|family| (host, family)));
+        let flows = kinds.map(|(host, family)| scene.flow_by(isp, host, Transport::Tcp, family)).collect();
+        let inbound = FAMILIES.map(|family| scene.inbound_by(isp, family)).into();
+        Self { flows, inbound }
+    }
+
+    /// None of them is ended by anybody, for as long as a reset may take.
+    fn stays(&mut self) {
+        let until = Instant::now() + AT_ONCE;
+        for flow in &mut self.flows {
+            flow.set_timeout(until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+            assert_eq!(flow.end().unwrap_err().kind(), ErrorKind::TimedOut);
+        }
+        for (_, inner) in &mut self.inbound {
+            inner.set_nonblocking(true).unwrap();
+            assert_eq!(inner.read(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+    }
+}
+
+#[test]
+fn without_resets_connections_that_lose_their_isp_are_forgotten_in_silence() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("reset = false");
+    let mut idle = Idle::by(&scene, "CABLE");
+    scene.fail("CABLE", die);
+    idle.stays();
+    assert_eq!(scene.tracked("0x3f00") + &scene.tracked("0x100"), "");
+    let table = scene.lab.router().sh("nft list table inet balance").unwrap();
+    assert!(!table.contains("reset"), "{table}");
+}
+
+#[test]
+fn connections_with_nowhere_to_go_are_reset_when_there_is_another_isp_and_not_before() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("");
+    scene.fail("DSL", die);
+    let mut idle = Idle::by(&scene, "CABLE");
+    scene.fail("CABLE", die);
+    idle.stays();
+    scene.lab.isp("DSL").revive().unwrap();
+    scene.lab.wait_up("DSL").unwrap();
+    let until = Instant::now() + AT_ONCE;
+    assert!(idle.flows.iter_mut().all(|flow| is_reset(flow, until)));
+}
+
+#[test]
+fn connections_by_an_isp_that_is_drained_go_on() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("");
+    let mut idle = Idle::by(&scene, "CABLE");
+    scene.lab.balance_ok(&["down", "CABLE"]).unwrap();
+    idle.stays();
+    for flow in &mut idle.flows {
+        flow.set_timeout(SOON);
+        flow.ask().unwrap();
+    }
+}
+
+#[test]
+fn connections_of_the_family_that_still_works_are_not_reset() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("");
+    let [mut v4, mut v6] =
+        FAMILIES.map(|family| scene.flow_by("CABLE", scene.lab.lan(), Transport::Tcp, family));
+    let rule =
+        "table ip dead { chain everything { type filter hook prerouting priority 0; policy drop; }\n}\n";
+    scene.lab.isp("CABLE").host().feed("nft", &["-f", "-"], rule).unwrap();
+    v4.set_timeout(SOON);
+    assert_eq!(v4.end().unwrap(), ErrorKind::ConnectionReset);
+    v6.ask().unwrap();
+}
+
+#[test]
+fn thousands_of_connections_are_reset_together() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("");
+    let _flows = open_flows(scene.lab.lan(), 2000, Transport::Tcp, Family::V4).unwrap();
+    let open = |mark: &str| scene.tracked(mark).lines().filter(|line| line.contains("ESTABLISHED")).count();
+    assert!(open("0x100") > 1000);
+    scene.fail("CABLE", die);
+    wait_until(SOON, "all being reset", || open("0x100") + open("0x3f00") == 0).unwrap();
+}
+
+#[test]
+fn connections_of_an_isp_that_a_reload_removes_are_reset() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new("");
+    let mut idle = Idle::by(&scene, "DSL");
+    let config = scene.lab.read_config().unwrap();
+    let (before, dsl) = config.split_once("[[isp]]\nname = \"DSL\"").unwrap();
+    let (_, after) = dsl.split_once("[[lan]]").unwrap();
+    scene.lab.write_config(&format!("{before}[[lan]]{after}")).unwrap();
+    scene.daemon.signal(Signal::SIGHUP).unwrap();
+    let until = Instant::now() + SOON;
+    assert!(idle.flows.iter_mut().all(|flow| is_reset(flow, until)));
+}
+
+#[test]
+fn what_a_killed_daemon_left_of_lost_connections_goes_with_the_next_one_and_with_stop() {
+    if !ready() {
+        return;
+    }
+    for stop in [false, true] {
+        let scene = Scene::new("");
+        let _idle = Idle::by(&scene, "CABLE");
+        scene.fail("CABLE", die);
+        assert_ne!(scene.tracked("0x3f00"), "");
+        let Scene { lab, daemon } = scene;
+        daemon.kill9().unwrap();
+        let left = || lab.router().sh("conntrack -L -p tcp --mark 0x3f00/0x3f00").unwrap();
+        assert_ne!(left(), "");
+        let _daemon = if stop {
+            lab.balance_ok(&["stop"]).unwrap();
+            None
+        } else {
+            Some(lab.start(&[]).unwrap())
+        };
+        assert_eq!(left(), "", "stop: {stop}");
     }
 }

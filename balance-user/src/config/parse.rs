@@ -15,8 +15,19 @@ use super::{
     WEIGHTS, check,
 };
 
-const TOP_KEYS: &[&str] =
-    &["mode", "attach", "acceleration", "reset", "local", "isp", "lan", "monitor", "fast_path", "mark", "routing"];
+const TOP_KEYS: &[&str] = &[
+    "mode",
+    "attach",
+    "acceleration",
+    "reset",
+    "local",
+    "isp",
+    "lan",
+    "monitor",
+    "fast_path",
+    "mark",
+    "routing",
+];
 const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
 const MONITOR_KEYS: &[&str] = &[
@@ -249,9 +260,8 @@ fn reset(top: &Table<'_>, mask: u32, isps: usize) -> Result<bool, Problem> {
     let Some(item) = top.get("reset") else { return Ok(has_room) };
     let wanted = item.bool()?;
     if wanted && !has_room {
-        let message = format!(
-            "reset needs a value of the mark besides those of {isps} ISPs: give [mark] mask one more bit, or write false"
-        );
+        let message =
+            "reset needs a value of the mark that no ISP has: give [mark] mask one more bit, or write false";
         return Err(item.problem(message));
     }
     Ok(wanted)

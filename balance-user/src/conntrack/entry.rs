@@ -1,7 +1,7 @@
 //! Conntrack entries as the kernel sends them: looked at in place, because there may be a million of them.
 
-use std::ops::RangeInclusive;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use netlink_packet_core::{NLA_HEADER_SIZE, NlaBuffer, NlasIterator};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterProtoFamily};
@@ -53,13 +53,22 @@ impl<'a> Entry<'a> {
     pub(super) fn parse(payload: &'a [u8]) -> Option<Self> {
         let (header, attributes) = payload.split_at_checked(HEADER_LEN)?;
         let family = NetfilterHeader::parse(header).ok()?.family;
-        let mut entry = Self { family, mark: 0, original: &[], reply: &[], zone: None, is_tcp: false, is_open_tcp: false };
+        let mut entry = Self {
+            family,
+            mark: 0,
+            original: &[],
+            reply: &[],
+            zone: None,
+            is_tcp: false,
+            is_open_tcp: false,
+        };
         for (kind, value) in attributes_of(attributes) {
             match kind {
                 CTA_TUPLE_ORIG => entry.original = value,
                 CTA_TUPLE_REPLY => entry.reply = value,
                 CTA_PROTOINFO => {
-                    if let Some((_, tcp)) = attributes_of(value).find(|(kind, _)| *kind == CTA_PROTOINFO_TCP) {
+                    if let Some((_, tcp)) = attributes_of(value).find(|(kind, _)| *kind == CTA_PROTOINFO_TCP)
+                    {
                         entry.is_tcp = true;
                         entry.is_open_tcp = attributes_of(tcp).any(|(kind, state)| {
                             kind == CTA_PROTOINFO_TCP_STATE
@@ -98,7 +107,8 @@ fn destination(tuple: &[u8]) -> Option<IpAddr> {
 
 /// Source and destination of packets of a direction.
 fn ends(tuple: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
-    let source = SocketAddr::new(address(tuple, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?, port(tuple, CTA_PROTO_SRC_PORT)?);
+    let source =
+        SocketAddr::new(address(tuple, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?, port(tuple, CTA_PROTO_SRC_PORT)?);
     let destination = SocketAddr::new(destination(tuple)?, port(tuple, CTA_PROTO_DST_PORT)?);
     Some((source, destination))
 }

@@ -18,8 +18,9 @@ pub fn chains(mark_mask: u32, isps: &[NatIsp]) -> String {
         return String::new();
     }
     let (devices, value, mask) = (devices.join(", "), lost.value(), lost.mask());
-    let reset =
-        format!("oifname {{ {devices} }} ct mark & {mask:#x} == {value:#x} meta l4proto tcp reject with tcp reset");
+    let reset = format!(
+        "oifname {{ {devices} }} ct mark & {mask:#x} == {value:#x} meta l4proto tcp reject with tcp reset"
+    );
     format!(
         r#"	chain provoke {{
 		comment "Segments of ours that make ends of lost connections speak: not tracked, and not for the ISPs."

@@ -271,6 +271,14 @@ pub(crate) const CASES: &[(&str, &str, usize, &str)] = &[
         6,
         "targets has this address twice",
     ),
+    ("reset in quotes", top!("reset = \"true\""), 1, "reset must be true or false, without quotes"),
+    ("reset is a number", top!("reset = 1"), 1, "reset must be true or false"),
+    (
+        "reset without a mark for it",
+        top!("mark = { mask = 1 }\nreset = true"),
+        2,
+        "reset needs a value of the mark that no ISP has",
+    ),
     ("local is no prefix", top!("local = [\"home\"]"), 1, "local must be prefixes such as"),
     ("local without a length", top!("local = [\"10.9.9.9\"]"), 1, "write \"10.9.9.9/32\" for one address"),
     (

@@ -74,7 +74,7 @@ fn config(isps: Vec<IspConfig>) -> Config {
         mark_mask: 0x3f00,
         routing: RoutingConfig::default(),
         local: Vec::new(),
-        reset: true,
+        reset: false,
     }
 }
 
