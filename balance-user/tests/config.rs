@@ -49,6 +49,7 @@ fn the_sample_and_the_reference_have_every_key() {
         format!("x = 1\n{MINIMAL}"),
         isp_with(""),
         isp_with("[[lan]]"),
+        isp_with("[[route]]"),
         isp_with("[monitor]"),
         isp_with("[fast_path]"),
         isp_with("[mark]"),
@@ -117,6 +118,14 @@ fn every_key_is_read() {
         [[lan]]
         name = "C"
         device = "c0"
+        [[route]]
+        to = "192.168.100.0/24"
+        device = "a0"
+        gateway = "192.168.100.9"
+        masquerade = true
+        [[route]]
+        to = "fd09::/64"
+        device = "tun0"
         "#,
     )
     .unwrap();
@@ -126,6 +135,10 @@ fn every_key_is_read() {
     assert_eq!(config.local, ["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     assert_eq!(config.routing, RoutingConfig { table: 256, priority: 1 });
     assert_eq!(config.lans[0].name, "C");
+    let [modem, vpn] = &config.routes[..] else { panic!("two routes") };
+    assert_eq!((modem.to.to_string(), &*modem.device), ("192.168.100.0/24".to_owned(), "a0"));
+    assert_eq!((modem.gateway, modem.masquerade), ("192.168.100.9".parse().ok(), true));
+    assert_eq!((vpn.to.to_string(), vpn.gateway, vpn.masquerade), ("fd09::/64".to_owned(), None, false));
     let [a, b] = &config.isps[..] else { panic!("two ISPs") };
     assert_eq!((a.weight, a.tier, a.targets.len()), (1000, 255, 0));
     assert_eq!((a.gateway_v4, a.gateway_v6), ("192.0.2.1".parse().ok(), "fe80::1".parse().ok()));

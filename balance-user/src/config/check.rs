@@ -53,21 +53,21 @@ pub(super) fn host(what: &str, text: &str) -> Result<IpAddr, String> {
     Err(format!("{what} cannot be {unfit}: use the address of one other host"))
 }
 
-/// A prefix that is not balanced.
-pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+/// A prefix that is not balanced, or a network behind a device.
+pub(super) fn prefix(what: &str, text: &str) -> Result<IpNet, String> {
     let Ok(prefix) = text.parse::<IpNet>() else {
         return Err(match text.parse::<IpAddr>() {
             Ok(address) => {
-                format!("local needs prefix lengths: write \"{}\" for one address", IpNet::from(address))
+                format!("{what} needs a prefix length: write \"{}\" for one address", IpNet::from(address))
             }
-            Err(_) => "local must be prefixes such as \"10.9.0.0/16\" or \"fd00::/8\"".to_owned(),
+            Err(_) => format!("{what} must be a prefix such as \"10.9.0.0/16\" or \"fd00::/8\""),
         });
     };
     if prefix.prefix_len() == 0 {
-        return Err(format!("local cannot be {prefix}: nothing would be balanced"));
+        return Err(format!("{what} cannot be {prefix}: nothing would be balanced"));
     }
     if prefix.trunc() != prefix {
-        return Err(format!("local has bits set behind the prefix: write \"{}\"", prefix.trunc()));
+        return Err(format!("{what} has bits set behind the prefix: write \"{}\"", prefix.trunc()));
     }
     Ok(prefix)
 }

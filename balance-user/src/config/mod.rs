@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod parse;
 mod reader;
+mod route;
 pub mod save;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,6 +47,8 @@ pub struct Config {
     pub local: Vec<IpNet>,
     /// TCP connections that have lost their ISP are reset. Then no ISP can have the highest id that the mark has room for.
     pub reset: bool,
+    /// Networks behind devices, in the order of the file.
+    pub routes: Vec<RouteConfig>,
 }
 
 impl Config {
@@ -139,6 +142,19 @@ pub struct LanConfig {
     pub name: String,
     /// Its device, which need not exist yet.
     pub device: String,
+}
+
+/// A network behind a device: the page of a modem, a VPN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// The network; not everything.
+    pub to: IpNet,
+    /// The device, which need not exist yet.
+    pub device: String,
+    /// The router that leads there, if it is not right behind the device. For IPv6 an IPv6 address.
+    pub gateway: Option<IpAddr>,
+    /// Its hosts see the device's address instead of those of our LANs.
+    pub masquerade: bool,
 }
 
 /// When an ISP counts as down and as up.

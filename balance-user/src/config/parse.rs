@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    WEIGHTS, check,
+    WEIGHTS, check, route,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -23,6 +23,7 @@ const TOP_KEYS: &[&str] = &[
     "local",
     "isp",
     "lan",
+    "route",
     "monitor",
     "fast_path",
     "mark",
@@ -96,8 +97,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
 
     let mark_mask = mark_mask(&top, isps.len())?;
     let reset = reset(&top, mark_mask, isps.len())?;
-    let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
-    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local, reset })
+    let (fast_path, routing, routes) = (fast_path(&top)?, routing(&top)?, route::routes(&top)?);
+    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local, reset, routes })
 }
 
 /// The names and devices that are taken.
@@ -194,7 +195,7 @@ fn targets(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
 
 /// The prefixes that are not balanced.
 fn local(item: Item<'_>) -> Result<Vec<IpNet>, Problem> {
-    item.list()?.map(|item| item.text(check::prefix)).collect()
+    item.list()?.map(|item| item.text(|text| check::prefix("local", text))).collect()
 }
 
 /// `base` with what a `[monitor]` table says instead. `base` must be consistent; so is what comes out.

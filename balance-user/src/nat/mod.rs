@@ -1,6 +1,7 @@
 //! The nft table: its text ([`table`]), putting it into the kernel ([`nft`]) and noticing that somebody else
 //! touched the ruleset ([`watch`]).
 
+pub mod networks;
 pub mod nft;
 pub mod reset;
 pub mod table;

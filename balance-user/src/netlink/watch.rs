@@ -15,6 +15,7 @@ use super::NetlinkError;
 use super::message::{Outcome, apply};
 use super::socket::{Dumped, Frame, Socket};
 use crate::core::network::Network;
+use crate::core::plan::ROUTE_PROTOCOL;
 
 /// `RTNLGRP_IPV6_RULE`, for which there is no `RTMGRP_` bit by name.
 const IPV6_RULE: i32 = 1 << (19 - 1);
@@ -51,7 +52,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<Network, NetlinkError>> + Send
 /// * an event says that more has changed than it tells ([`Outcome::Unclear`]);
 /// * the socket broke.
 ///
-/// Routes that are not default routes are thrown away by a look at one byte.
+/// Routes that are neither default routes nor ours are thrown away by a look at two bytes.
 pub struct Watcher {
     socket: Socket,
     questions: Socket,
@@ -267,10 +268,14 @@ fn requests() -> [(RouteNetlinkMessage, &'static str); 4] {
 }
 
 /// Whether a message may matter, by its kind, and for a route by the length of its destination's prefix (the
-/// second byte): so a million routes that are no default routes cost next to nothing.
+/// second byte), or if it is gone by its protocol (the sixth): so a million routes that are neither default routes nor ours
+/// cost next to nothing.
 fn is_relevant(frame: &Frame<'_>) -> bool {
     match frame.kind {
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => frame.payload.get(1) == Some(&0),
+        libc::RTM_NEWROUTE => frame.payload.get(1) == Some(&0),
+        libc::RTM_DELROUTE => {
+            frame.payload.get(1) == Some(&0) || frame.payload.get(5) == Some(&ROUTE_PROTOCOL)
+        }
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_DELRULE => {
             true
         }

@@ -75,6 +75,7 @@ fn config(isps: Vec<IspConfig>) -> Config {
         routing: RoutingConfig::default(),
         local: Vec::new(),
         reset: false,
+        routes: Vec::new(),
     }
 }
 
