@@ -15,4 +15,5 @@ pub mod devices;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;
+pub mod scripts;
 pub mod sysctl;

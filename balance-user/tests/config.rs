@@ -38,7 +38,7 @@ fn the_sample_config_parses_and_shows_the_defaults() {
     assert_eq!((sample.mode, sample.attach, sample.mark_mask), (bare.mode, bare.attach, bare.mark_mask));
     assert_eq!((sample.routing, sample.local), (bare.routing, bare.local));
     assert_eq!((sample.acceleration, sample.fast_path), (bare.acceleration, bare.fast_path));
-    assert_eq!(sample.reset, bare.reset);
+    assert_eq!((sample.reset, sample.routes, sample.scripts), (bare.reset, bare.routes, bare.scripts));
 }
 
 #[test]
@@ -54,6 +54,7 @@ fn the_sample_and_the_reference_have_every_key() {
         isp_with("[fast_path]"),
         isp_with("[mark]"),
         isp_with("[routing]"),
+        isp_with("[scripts]"),
     ] {
         let error = parse(&text).unwrap_err();
         let (_, keys) = error.fault().unwrap().message.split_once(" can have ").unwrap();
@@ -75,7 +76,11 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_secs(1), flows: 32_768 });
     assert_eq!(config.routing, RoutingConfig { table: 1000, priority: 10_000 });
     assert!(config.lans.is_empty() && config.local.is_empty());
-    assert!(config.reset);
+    assert!(config.reset && config.routes.is_empty());
+    assert_eq!(
+        (config.scripts.folder, config.scripts.timeout),
+        ("/etc/balance".into(), Duration::from_secs(10))
+    );
     let isp = &config.isps[0];
     assert_eq!((isp.weight, isp.tier, isp.gateway_v4, isp.gateway_v6), (1, 1, None, None));
     assert_eq!(isp.monitor, MonitorConfig::default());
@@ -96,6 +101,7 @@ fn every_key_is_read() {
         monitor = { interval = "2s", quorum = 2, down_after = 7 }
         mark.mask = 0b110
         routing = { table = 256, priority = 1 }
+        scripts = { folder = "/srv/balance", timeout = "1m" }
         [[isp]]
         name = "A"
         device = "a0"
@@ -135,6 +141,10 @@ fn every_key_is_read() {
     assert_eq!(config.local, ["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     assert_eq!(config.routing, RoutingConfig { table: 256, priority: 1 });
     assert_eq!(config.lans[0].name, "C");
+    assert_eq!(
+        (config.scripts.folder, config.scripts.timeout),
+        ("/srv/balance".into(), Duration::from_mins(1))
+    );
     let [modem, vpn] = &config.routes[..] else { panic!("two routes") };
     assert_eq!((modem.to.to_string(), &*modem.device), ("192.168.100.0/24".to_owned(), "a0"));
     assert_eq!((modem.gateway, modem.masquerade), ("192.168.100.9".parse().ok(), true));

@@ -63,9 +63,11 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     let instance = Instance::new(name);
     let maps = open_maps(name)?;
     let pid = instance.daemon();
-    let (quality, told) = match pid.map(|_| ask(&instance, &Request::Quality)) {
-        Some(Ok(Response::Quality { isps, acceleration })) => (Some(isps), Some(acceleration)),
-        _ => (None, None),
+    let (quality, told, scripts) = match pid.map(|_| ask(&instance, &Request::Quality)) {
+        Some(Ok(Response::Quality { isps, acceleration, scripts })) => {
+            (Some(isps), Some(acceleration), scripts)
+        }
+        _ => (None, None, Vec::new()),
     };
     let mask = maps.settings()?.mark_mask;
     let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
@@ -84,6 +86,7 @@ fn gather(name: &str) -> anyhow::Result<Report> {
         daemon: Daemon { pid, running: quality.is_some() },
         isps,
         acceleration: told.unwrap_or_else(|| acceleration(&maps)),
+        failed_scripts: scripts,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What single values must be like. Each check says what is wrong in one sentence, or gives the value.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -70,6 +71,16 @@ pub(super) fn prefix(what: &str, text: &str) -> Result<IpNet, String> {
         return Err(format!("{what} has bits set behind the prefix: write \"{}\"", prefix.trunc()));
     }
     Ok(prefix)
+}
+
+/// A folder, wherever the daemon is started.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() && !text.contains('\0') {
+        Ok(path)
+    } else {
+        Err("folder must be a path from the root, such as \"/etc/balance\"".to_owned())
+    }
 }
 
 /// The bits of the mark, which must have room for the ids 1 to `isps`.

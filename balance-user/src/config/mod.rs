@@ -11,7 +11,7 @@ mod route;
 pub mod save;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -49,6 +49,8 @@ pub struct Config {
     pub reset: bool,
     /// Networks behind devices, in the order of the file.
     pub routes: Vec<RouteConfig>,
+    /// Scripts of the administrator.
+    pub scripts: ScriptsConfig,
 }
 
 impl Config {
@@ -142,6 +144,21 @@ pub struct LanConfig {
     pub name: String,
     /// Its device, which need not exist yet.
     pub device: String,
+}
+
+/// Scripts of the administrator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptsConfig {
+    /// Above the folders that they are in; an absolute path, which need not exist.
+    pub folder: PathBuf,
+    /// How long each may take: 100 ms to 1 hour.
+    pub timeout: Duration,
+}
+
+impl Default for ScriptsConfig {
+    fn default() -> Self {
+        Self { folder: PathBuf::from("/etc/balance"), timeout: Duration::from_secs(10) }
+    }
 }
 
 /// A network behind a device: the page of a modem, a VPN.

@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    WEIGHTS, check, route,
+    ScriptsConfig, WEIGHTS, check, route,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -28,6 +28,7 @@ const TOP_KEYS: &[&str] = &[
     "fast_path",
     "mark",
     "routing",
+    "scripts",
 ];
 const ISP_KEYS: &[&str] = &["name", "device", "weight", "tier", "gateway", "targets", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
@@ -56,6 +57,7 @@ const DEFAULT_MARK_MASK: u32 = 0x3f00;
 
 const SHORTEST: Duration = Duration::from_millis(10);
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+const SHORTEST_SCRIPT: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -98,7 +100,21 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let mark_mask = mark_mask(&top, isps.len())?;
     let reset = reset(&top, mark_mask, isps.len())?;
     let (fast_path, routing, routes) = (fast_path(&top)?, routing(&top)?, route::routes(&top)?);
-    Ok(Config { mode, attach, acceleration, fast_path, isps, lans, mark_mask, routing, local, reset, routes })
+    let scripts = scripts(&top)?;
+    Ok(Config {
+        mode,
+        attach,
+        acceleration,
+        fast_path,
+        isps,
+        lans,
+        mark_mask,
+        routing,
+        local,
+        reset,
+        routes,
+        scripts,
+    })
 }
 
 /// The names and devices that are taken.
@@ -276,6 +292,17 @@ fn fast_path(top: &Table<'_>) -> Result<FastPathConfig, Problem> {
     Ok(FastPathConfig {
         lease: fast_path.duration("lease", (SHORTEST_LEASE, MINUTE), default.lease)?,
         flows: fast_path.number("flows", (1024, 8_388_608), default.flows)?,
+    })
+}
+
+/// Scripts of the administrator.
+fn scripts(top: &Table<'_>) -> Result<ScriptsConfig, Problem> {
+    let default = ScriptsConfig::default();
+    let Some(scripts) = top.get("scripts") else { return Ok(default) };
+    let scripts = scripts.table(&["folder", "timeout"])?;
+    Ok(ScriptsConfig {
+        folder: scripts.get("folder").map_or(Ok(default.folder), |item| item.text(check::folder))?,
+        timeout: scripts.duration("timeout", (SHORTEST_SCRIPT, HOUR), default.timeout)?,
     })
 }
 

@@ -76,6 +76,8 @@ pub enum Response {
         isps: BTreeMap<String, Quality>,
         /// Of the devices.
         acceleration: Vec<DeviceAcceleration>,
+        /// Of scripts: those that have failed, a line each.
+        scripts: Vec<String>,
     },
     /// There is no such ISP.
     NoSuchIsp {

@@ -292,6 +292,12 @@ impl Core {
         &self.config
     }
 
+    /// The ISPs that can be used now, in either family.
+    pub fn usable(&self) -> impl Iterator<Item = &str> {
+        let usable = |isp: &&Isp| Family::ALL.iter().any(|&family| isp.is_usable(family));
+        self.isps.values().filter(usable).map(|isp| isp.config.name.as_str())
+    }
+
     /// The mark's bits.
     #[must_use]
     pub const fn mask(&self) -> MarkMask {

@@ -12,7 +12,7 @@ use crate::control::{self, Request};
 use crate::core::nft_table_name;
 use crate::datapath::{self, Maps, Pins};
 
-use super::{Instance, Lock, LockError, reconciler};
+use super::{Instance, Lock, LockError, reconciler, scripts};
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,8 +39,12 @@ pub async fn stop(instance: &Instance) -> anyhow::Result<bool> {
     if !errors.is_empty() {
         bail!("not everything could be put back; mend this and stop again:\n  {}", errors.join("\n  "));
     }
+    let failed = scripts::after_stop(instance).await;
     pins.remove()?;
     instance.remove().context("cannot remove the files under /run")?;
+    if !failed.is_empty() {
+        bail!("everything has been put back, but not all scripts have worked:\n  {}", failed.join("\n  "));
+    }
     Ok(true)
 }
 

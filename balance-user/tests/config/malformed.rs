@@ -309,6 +309,24 @@ pub(crate) const CASES: &[(&str, &str, usize, &str)] = &[
         5,
         "unknown key `via`: [[route]] can have to, device",
     ),
+    (
+        "scripts in no folder",
+        isp!("[scripts]\nfolder = \"scripts\"\n"),
+        5,
+        "folder must be a path from the root",
+    ),
+    (
+        "scripts without patience",
+        isp!("[scripts]\ntimeout = \"1ms\"\n"),
+        5,
+        "timeout must be between 100ms and 1h",
+    ),
+    (
+        "unknown scripts key",
+        isp!("[scripts]\nfile = 1\n"),
+        5,
+        "unknown key `file`: [scripts] can have folder, timeout",
+    ),
     ("local is no prefix", top!("local = [\"home\"]"), 1, "local must be a prefix such as"),
     ("local without a length", top!("local = [\"10.9.9.9\"]"), 1, "write \"10.9.9.9/32\" for one address"),
     (

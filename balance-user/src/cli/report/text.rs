@@ -31,6 +31,7 @@ pub fn render(report: &Report, now: SystemTime) -> String {
         }
     });
     lines.extend(fast_path(&report.acceleration));
+    lines.extend(report.failed_scripts.iter().map(|failure| format!("script {failure}")));
     lines.join("\n") + "\n"
 }
 
@@ -141,6 +142,7 @@ daemon: running, pid 123
 fast path: xdp on lan0, eth0; tc on ppp0; off on wwan0
   ppp0 has no Ethernet header
   another program (id 7, name mirror) is on wwan0's ingress
+script /etc/balance/routes.d/10-vpn failed: exit status: 3
 ";
         assert_eq!(render(&report(), now()), expected);
     }

@@ -22,6 +22,7 @@ use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
+    ScriptsConfig,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -76,6 +77,7 @@ fn config(isps: Vec<IspConfig>) -> Config {
         local: Vec::new(),
         reset: false,
         routes: Vec::new(),
+        scripts: ScriptsConfig::default(),
     }
 }
 
