@@ -48,18 +48,18 @@ impl Resets {
             return;
         };
         match blocking(move || conntrack::lose(mark, family, lost)).await {
-            Ok(0) => {}
+            Ok(0) => return,
             Ok(connections) => {
                 tracing::info!(isp = isp.get(), connections, "TCP connections of a dead ISP are reset");
-                if let Some(work) = self.work.replace(tokio::spawn(reset(lost))) {
-                    // Begun anew, for those that have come to it.
-                    work.abort();
-                }
             }
             Err(error) => {
-                tracing::warn!(%error, isp = isp.get(), "TCP connections of a dead ISP cannot be reset");
+                tracing::warn!(%error, isp = isp.get(), "not all TCP connections of a dead ISP are reset");
                 report(isp, blocking(move || conntrack::delete_by_mark(mark, family)).await);
             }
+        }
+        if let Some(work) = self.work.replace(tokio::spawn(reset(lost))) {
+            // Begun anew, for those that have come to it.
+            work.abort();
         }
     }
 }
