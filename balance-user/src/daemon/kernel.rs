@@ -157,6 +157,7 @@ impl Kernel {
         let unchanged = self.applied.as_ref().is_some_and(|(applied, _)| *applied == fingerprint);
         if scope == Scope::Changes && unchanged {
             self.carry_out(effects).await;
+            self.resets.tell();
             return;
         }
         let mut plan = core.plan(&self.instance, &self.facts);
@@ -171,6 +172,7 @@ impl Kernel {
         if scope >= Scope::Routing || kernel_changed {
             errors.take(self.reconciler.routing(&plan.kernel).await);
         }
+        self.resets.tell();
         let nft_changed = before.as_ref().is_none_or(|before| before.kernel.nft != plan.kernel.nft);
         if scope == Scope::Everything || nft_changed {
             errors.take(self.reconciler.rest(&plan.kernel).await);

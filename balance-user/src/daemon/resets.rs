@@ -1,5 +1,6 @@
 //! Flows that have lost their ISP.
 
+use std::mem;
 use std::time::Duration;
 
 use balance_common::{Family, IspId};
@@ -18,13 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(9);
 pub(super) struct Resets {
     mask: u32,
     wanted: bool,
+    /// There are connections that have not been told yet.
+    untold: bool,
     work: Option<JoinHandle<()>>,
 }
 
 impl Resets {
     /// For marks of this mask; with or without resets.
     pub(super) const fn new(mask: u32, wanted: bool) -> Self {
-        Self { mask, wanted, work: None }
+        Self { mask, wanted, untold: false, work: None }
     }
 
     /// From now on with or without resets.
@@ -39,8 +42,7 @@ impl Resets {
         }
     }
 
-    /// Cuts an ISP's flows of a family loose. Returns when they have another way; that connections are reset goes on in the
-    /// background.
+    /// Cuts an ISP's flows of a family loose. TCP connections are told by [`Resets::tell`].
     pub(super) async fn cut_loose(&mut self, isp: IspId, family: Family) {
         let Some(mark) = IspMark::new(isp, self.mask) else { return };
         let Some(lost) = IspMark::lost(self.mask).filter(|_| self.wanted) else {
@@ -57,6 +59,13 @@ impl Resets {
                 report(isp, blocking(move || conntrack::delete_by_mark(mark, family)).await);
             }
         }
+        self.untold = true;
+    }
+
+    /// Has the ends of connections that were cut loose get their reset, in the background. To be done when there are routes
+    /// for those that connect again at once: programs of this machine, for which no mark says the way.
+    pub(super) fn tell(&mut self) {
+        let Some(lost) = IspMark::lost(self.mask).filter(|_| mem::take(&mut self.untold)) else { return };
         if let Some(work) = self.work.replace(tokio::spawn(reset(lost))) {
             // Begun anew, for those that have come to it.
             work.abort();
