@@ -17,4 +17,5 @@ pub mod monitor;
 pub mod nat;
 pub mod netlink;
 pub mod rules;
+pub mod scripts;
 pub mod sysctl;

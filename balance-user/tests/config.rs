@@ -44,6 +44,7 @@ fn the_sample_config_parses_and_shows_the_defaults() {
     assert_eq!((sample.acceleration, sample.fast_path), (bare.acceleration, bare.fast_path));
     let groups = sample.firewall.groups.clone();
     assert_eq!(sample.firewall, FirewallConfig { groups, ..bare.firewall });
+    assert_eq!((sample.reset, sample.routes, sample.scripts), (bare.reset, bare.routes, bare.scripts));
 }
 
 #[test]
@@ -56,10 +57,12 @@ fn the_sample_and_the_reference_have_every_key() {
         isp_with("[[lan]]"),
         isp_with("[[forward]]"),
         isp_with("[firewall]"),
+        isp_with("[[route]]"),
         isp_with("[monitor]"),
         isp_with("[fast_path]"),
         isp_with("[mark]"),
         isp_with("[routing]"),
+        isp_with("[scripts]"),
     ] {
         let error = parse(&text).unwrap_err();
         let (_, keys) = error.fault().unwrap().message.split_once(" can have ").unwrap();
@@ -86,6 +89,11 @@ fn what_is_left_out_has_the_documented_default() {
     assert!(!firewall.enabled && firewall.log && firewall.allow.is_empty());
     assert_eq!(firewall.ping.unwrap().to_string(), "10/second");
     assert_eq!((firewall.clamp_mss, firewall.rules.must_exist), (ClampMss::Auto, false));
+    assert!(config.reset && config.routes.is_empty());
+    assert_eq!(
+        (config.scripts.folder, config.scripts.timeout),
+        ("/etc/balance".into(), Duration::from_secs(10))
+    );
     let isp = &config.isps[0];
     assert_eq!((isp.weight, isp.tier, isp.gateway_v4, isp.gateway_v6), (1, 1, None, None));
     assert_eq!(isp.monitor, MonitorConfig::default());
@@ -100,12 +108,14 @@ fn every_key_is_read() {
         mode = "failover"
         attach = "clsact"
         acceleration = "xdp"
+        reset = false
         fast_path = { lease = "250ms", flows = 0x10_0000 }
         local = ["10.9.0.0/16", "fd00::/8"]
         local_traffic = false
         monitor = { interval = "2s", quorum = 2, down_after = 7 }
         mark.mask = 0b110
         routing = { table = 256, priority = 1 }
+        scripts = { folder = "/srv/balance", timeout = "1m" }
         [[isp]]
         name = "A"
         device = "a0"
@@ -130,16 +140,32 @@ fn every_key_is_read() {
         [[lan]]
         name = "C"
         device = "c0"
+        [[route]]
+        to = "192.168.100.0/24"
+        device = "a0"
+        gateway = "192.168.100.9"
+        masquerade = true
+        [[route]]
+        to = "fd09::/64"
+        device = "tun0"
         "#,
     )
     .unwrap();
     assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Failover, Attach::Clsact, 6));
-    assert_eq!(config.acceleration, Acceleration::Xdp);
+    assert_eq!((config.acceleration, config.reset), (Acceleration::Xdp, false));
     assert_eq!(config.fast_path, FastPathConfig { lease: Duration::from_millis(250), flows: 1 << 20 });
     assert!(!config.local_traffic);
     assert_eq!(config.local, ["10.9.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     assert_eq!(config.routing, RoutingConfig { table: 256, priority: 1 });
     assert_eq!(config.lans[0].name, "C");
+    assert_eq!(
+        (config.scripts.folder, config.scripts.timeout),
+        ("/srv/balance".into(), Duration::from_mins(1))
+    );
+    let [modem, vpn] = &config.routes[..] else { panic!("two routes") };
+    assert_eq!((modem.to.to_string(), &*modem.device), ("192.168.100.0/24".to_owned(), "a0"));
+    assert_eq!((modem.gateway, modem.masquerade), ("192.168.100.9".parse().ok(), true));
+    assert_eq!((vpn.to.to_string(), vpn.gateway, vpn.masquerade), ("fd09::/64".to_owned(), None, false));
     let [a, b] = &config.isps[..] else { panic!("two ISPs") };
     assert_eq!((a.weight, a.tier, a.targets.len()), (1000, 255, 0));
     assert_eq!((a.gateway_v4, a.gateway_v6), ("192.0.2.1".parse().ok(), "fe80::1".parse().ok()));
@@ -276,6 +302,14 @@ fn as_many_isps_as_there_are_ids_but_not_one_more() {
     let error = parse(&text).unwrap_err();
     assert_eq!(error.fault().unwrap().line, 63 * 3 + 1);
     assert!(error.to_string().contains("at most 63 ISPs"));
+}
+
+#[test]
+fn where_no_mark_is_left_for_lost_connections_they_are_not_reset() {
+    let with_mask = |mask: &str| parse(&format!("mark.mask = {mask}\n{MINIMAL}")).unwrap().reset;
+    let isps = MINIMAL.matches("[[isp]]").count();
+    assert_eq!(isps, 1);
+    assert_eq!([with_mask("0x1"), with_mask("0x3"), with_mask("0x8000_0000")], [false, true, false]);
 }
 
 #[test]

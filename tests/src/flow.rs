@@ -100,6 +100,31 @@ impl Flow {
         }
     }
 
+    /// Sends a question and waits for nothing, so that data is on the way.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn send(&mut self) -> io::Result<()> {
+        self.asked += 1;
+        self.asker.send(self.asked)
+    }
+
+    /// Waits, without saying anything, until somebody else ends it, and returns with which error: `UnexpectedEof` if there
+    /// was none. Answers that come meanwhile are thrown away.
+    ///
+    /// # Errors
+    /// `TimedOut` when nobody does.
+    pub fn end(&mut self) -> io::Result<io::ErrorKind> {
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match self.asker.receive() {
+                Ok(Some(_)) => {}
+                Ok(None) => wait(&self.asker, PollFlags::POLLIN, deadline)?,
+                Err(error) => return Ok(error.kind()),
+            }
+        }
+    }
+
     /// From now on, each question may take so long.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;

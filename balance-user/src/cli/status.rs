@@ -63,11 +63,11 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     let instance = Instance::new(name);
     let maps = open_maps(name)?;
     let pid = instance.daemon();
-    let (quality, told, local_traffic) = match pid.map(|_| ask(&instance, &Request::Quality)) {
-        Some(Ok(Response::Quality { isps, acceleration, local_traffic })) => {
-            (Some(isps), Some(acceleration), Some(local_traffic))
+    let (quality, told, local_traffic, scripts) = match pid.map(|_| ask(&instance, &Request::Quality)) {
+        Some(Ok(Response::Quality { isps, acceleration, local_traffic, scripts })) => {
+            (Some(isps), Some(acceleration), Some(local_traffic), scripts)
         }
-        _ => (None, None, None),
+        _ => (None, None, None, Vec::new()),
     };
     let mask = maps.settings()?.mark_mask;
     let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
@@ -87,6 +87,7 @@ fn gather(name: &str) -> anyhow::Result<Report> {
         isps,
         acceleration: told.unwrap_or_else(|| acceleration(&maps)),
         local_traffic: local_traffic.unwrap_or_else(|| local_traffic_left(name)),
+        failed_scripts: scripts,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What single values must be like. Each check says what is wrong in one sentence, or gives the value.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -53,21 +54,21 @@ pub(crate) fn host(what: &str, text: &str) -> Result<IpAddr, String> {
     Err(format!("{what} cannot be {unfit}: use the address of one other host"))
 }
 
-/// A prefix that is not balanced.
-pub(super) fn prefix(text: &str) -> Result<IpNet, String> {
+/// A prefix that is not balanced, or a network behind a device.
+pub(super) fn prefix(what: &str, text: &str) -> Result<IpNet, String> {
     let Ok(prefix) = text.parse::<IpNet>() else {
         return Err(match text.parse::<IpAddr>() {
             Ok(address) => {
-                format!("local needs prefix lengths: write \"{}\" for one address", IpNet::from(address))
+                format!("{what} needs a prefix length: write \"{}\" for one address", IpNet::from(address))
             }
-            Err(_) => "local must be prefixes such as \"10.9.0.0/16\" or \"fd00::/8\"".to_owned(),
+            Err(_) => format!("{what} must be a prefix such as \"10.9.0.0/16\" or \"fd00::/8\""),
         });
     };
     if prefix.prefix_len() == 0 {
-        return Err(format!("local cannot be {prefix}: nothing would be balanced"));
+        return Err(format!("{what} cannot be {prefix}: nothing would be balanced"));
     }
     if prefix.trunc() != prefix {
-        return Err(format!("local has bits set behind the prefix: write \"{}\"", prefix.trunc()));
+        return Err(format!("{what} has bits set behind the prefix: write \"{}\"", prefix.trunc()));
     }
     Ok(prefix)
 }
@@ -86,19 +87,39 @@ pub(super) fn network(what: &str, text: &str) -> Result<IpNet, String> {
     Ok(prefix)
 }
 
+/// A folder, wherever the daemon is started.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() && !text.contains('\0') {
+        Ok(path)
+    } else {
+        Err("folder must be a path from the root, such as \"/etc/balance\"".to_owned())
+    }
+}
+
 /// The bits of the mark, which must have room for the ids 1 to `isps`.
 pub(super) fn mark_mask(mask: u32, isps: usize) -> Result<u32, String> {
-    let ids = mask.checked_shr(mask.trailing_zeros()).unwrap_or(0);
+    let ids = ids(mask);
     // One and a carry through all ones: no bit in common.
     if ids == 0 || ids & ids.wrapping_add(1) != 0 {
         return Err("mask must have one run of adjacent bits, such as 0x3f00".to_owned());
     }
-    if usize::try_from(ids).is_ok_and(|ids| ids < isps) {
+    if !has_room(mask, isps) {
         return Err(format!(
             "mask has room for the ids up to {ids} but there are {isps} ISPs: give it more bits"
         ));
     }
     Ok(mask)
+}
+
+/// Whether a mask has room for the ids 1 to `count`.
+pub(super) fn has_room(mask: u32, count: usize) -> bool {
+    usize::try_from(ids(mask)).is_ok_and(|ids| ids >= count)
+}
+
+/// The highest id that a mask has room for.
+fn ids(mask: u32) -> u32 {
+    mask.checked_shr(mask.trailing_zeros()).unwrap_or(0)
 }
 
 /// The first of our routing tables, of which there are `tables`.

@@ -13,10 +13,11 @@ mod parse_policy;
 pub mod policy;
 mod ports;
 mod reader;
+mod route;
 pub mod save;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -68,6 +69,12 @@ pub struct Config {
     pub firewall: FirewallConfig,
     /// Whether the sockets of this machine itself are given their ISPs one by one.
     pub local_traffic: bool,
+    /// TCP connections that have lost their ISP are reset. Then no ISP can have the highest id that the mark has room for.
+    pub reset: bool,
+    /// Networks behind devices, in the order of the file.
+    pub routes: Vec<RouteConfig>,
+    /// Scripts of the administrator.
+    pub scripts: ScriptsConfig,
 }
 
 impl Config {
@@ -177,6 +184,34 @@ pub struct LanConfig {
     pub name: String,
     /// Its device, which need not exist yet.
     pub device: String,
+}
+
+/// Scripts of the administrator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptsConfig {
+    /// Above the folders that they are in; an absolute path, which need not exist.
+    pub folder: PathBuf,
+    /// How long each may take: 100 ms to 1 hour.
+    pub timeout: Duration,
+}
+
+impl Default for ScriptsConfig {
+    fn default() -> Self {
+        Self { folder: PathBuf::from("/etc/balance"), timeout: Duration::from_secs(10) }
+    }
+}
+
+/// A network behind a device: the page of a modem, a VPN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteConfig {
+    /// The network; not everything.
+    pub to: IpNet,
+    /// The device, which need not exist yet.
+    pub device: String,
+    /// The router that leads there, if it is not right behind the device. For IPv6 an IPv6 address.
+    pub gateway: Option<IpAddr>,
+    /// Its hosts see the device's address instead of those of our LANs.
+    pub masquerade: bool,
 }
 
 /// When an ISP counts as down and as up.

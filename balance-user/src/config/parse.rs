@@ -10,16 +10,18 @@ use toml::de::DeTable;
 
 use super::error::Problem;
 use super::parse_policy::policies_and_rules;
+use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    WEIGHTS, check, firewall, forward, ipv6,
+    ScriptsConfig, WEIGHTS, check, firewall, forward, ipv6, route,
 };
 
 const TOP_KEYS: &[&str] = &[
     "mode",
     "attach",
     "acceleration",
+    "reset",
     "local",
     "local_traffic",
     "isp",
@@ -28,10 +30,12 @@ const TOP_KEYS: &[&str] = &[
     "rule",
     "forward",
     "firewall",
+    "route",
     "monitor",
     "fast_path",
     "mark",
     "routing",
+    "scripts",
 ];
 const ISP_KEYS: &[&str] =
     &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
@@ -61,6 +65,7 @@ const DEFAULT_MARK_MASK: u32 = 0x3f00;
 
 const SHORTEST: Duration = Duration::from_millis(10);
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+const SHORTEST_SCRIPT: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
@@ -80,7 +85,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     ];
     let acceleration = top.choice("acceleration", &accelerations)?;
     let local = top.get("local").map_or(Ok(Vec::new()), local)?;
-    let local_traffic = top.boolean("local_traffic", true)?;
+    let local_traffic = top.flag("local_traffic", true)?;
     let monitor_table = top.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
     let monitor = merged_monitor(MonitorConfig::default(), monitor_table.as_ref())?;
     let mut taken = Taken::default();
@@ -104,9 +109,12 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
 
     let (policies, rules) = policies_and_rules(&top, &isps, &lans)?;
     let mark_mask = mark_mask(&top, isps.len())?;
-    let (fast_path, routing) = (fast_path(&top)?, routing(&top)?);
+    refusals(&top, &policies, mark_mask, isps.len())?;
+    let reset = reset(&top, mark_mask, isps.len())?;
+    let (fast_path, routing, routes) = (fast_path(&top)?, routing(&top)?, route::routes(&top)?);
     let forwards = forward::forwards(&top, &isps)?;
     let firewall = firewall::firewall(&top, &isps, &lans)?;
+    let scripts = scripts(&top)?;
     Ok(Config {
         mode,
         attach,
@@ -122,6 +130,9 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
         local_traffic,
         forwards,
         firewall,
+        reset,
+        routes,
+        scripts,
     })
 }
 
@@ -220,7 +231,7 @@ fn targets(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
 
 /// The prefixes that are not balanced.
 fn local(item: Item<'_>) -> Result<Vec<IpNet>, Problem> {
-    item.list()?.map(|item| item.text(check::prefix)).collect()
+    item.list()?.map(|item| item.text(|text| check::prefix("local", text))).collect()
 }
 
 /// `base` with what a `[monitor]` table says instead. `base` must be consistent; so is what comes out.
@@ -279,6 +290,32 @@ fn mark_mask(top: &Table<'_>, isps: usize) -> Result<u32, Problem> {
     check::mark_mask(item.number((0, u32::MAX))?, isps).map_err(|message| item.problem(message))
 }
 
+/// Whether connections that have lost their ISP are reset. They need a value of the mark that no ISP has; where there is
+/// none they are not, unless the file says that they must.
+fn reset(top: &Table<'_>, mask: u32, isps: usize) -> Result<bool, Problem> {
+    let has_room = check::has_room(mask, isps + 1);
+    let Some(item) = top.get("reset") else { return Ok(has_room) };
+    let wanted = item.flag()?;
+    if wanted && !has_room {
+        let message =
+            "reset needs a value of the mark that no ISP has: give [mark] mask one more bit, or write false";
+        return Err(item.problem(message));
+    }
+    Ok(wanted)
+}
+
+/// What no ISP can take and is refused has marks that no ISP has.
+fn refusals(top: &Table<'_>, policies: &[PolicyConfig], mask: u32, isps: usize) -> Result<(), Problem> {
+    let are_refusing = policies.iter().any(|policy| policy.last_resort != LastResort::Main);
+    let has_room = check::has_room(mask, isps + 3) && isps + 3 <= usize::from(MAX_ISPS);
+    match top.get("policy").filter(|_| are_refusing && !has_room) {
+        None => Ok(()),
+        Some(item) => Err(item.problem(
+            "last_resort needs three values of the mark that no ISP has: give [mark] mask more bits, or write \"main\"",
+        )),
+    }
+}
+
 /// The cache of the fast path.
 fn fast_path(top: &Table<'_>) -> Result<FastPathConfig, Problem> {
     let default = FastPathConfig::default();
@@ -287,6 +324,17 @@ fn fast_path(top: &Table<'_>) -> Result<FastPathConfig, Problem> {
     Ok(FastPathConfig {
         lease: fast_path.duration("lease", (SHORTEST_LEASE, MINUTE), default.lease)?,
         flows: fast_path.number("flows", (1024, 8_388_608), default.flows)?,
+    })
+}
+
+/// Scripts of the administrator.
+fn scripts(top: &Table<'_>) -> Result<ScriptsConfig, Problem> {
+    let default = ScriptsConfig::default();
+    let Some(scripts) = top.get("scripts") else { return Ok(default) };
+    let scripts = scripts.table(&["folder", "timeout"])?;
+    Ok(ScriptsConfig {
+        folder: scripts.get("folder").map_or(Ok(default.folder), |item| item.text(check::folder))?,
+        timeout: scripts.duration("timeout", (SHORTEST_SCRIPT, HOUR), default.timeout)?,
     })
 }
 

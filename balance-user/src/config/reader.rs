@@ -54,13 +54,6 @@ impl<'a> Table<'a> {
         self.get(key).ok_or_else(|| Problem::new(self.span.clone(), format!("{key} is missing: add {hint}")))
     }
 
-    /// Yes or no, that may be left out.
-    pub(super) fn boolean(&self, key: &'a str, default: bool) -> Result<bool, Problem> {
-        let Some(item) = self.get(key) else { return Ok(default) };
-        let value = item.value.get_ref().as_bool();
-        value.ok_or_else(|| item.problem(format!("{key} must be true or false")))
-    }
-
     /// A number that may be left out.
     pub(super) fn number<T>(&self, key: &'a str, range: (T, T), default: T) -> Result<T, Problem>
     where
@@ -79,11 +72,9 @@ impl<'a> Table<'a> {
         self.get(key).map_or(Ok(default), |item| item.duration(range))
     }
 
-    /// A yes or no that may be left out.
+    /// Yes or no, that may be left out.
     pub(super) fn flag(&self, key: &'a str, default: bool) -> Result<bool, Problem> {
-        let Some(item) = self.get(key) else { return Ok(default) };
-        let flag = item.value.get_ref().as_bool();
-        flag.ok_or_else(|| item.problem(format!("{key} must be true or false, without quotes")))
+        self.get(key).map_or(Ok(default), |item| item.flag())
     }
 
     /// One of several words, that may be left out.
@@ -128,6 +119,12 @@ impl<'a> Item<'a> {
         number
             .filter(|number| (&min..=&max).contains(&number))
             .ok_or_else(|| self.problem(format!("{} must be between {min} and {max}", self.name)))
+    }
+
+    /// Yes or no.
+    pub(super) fn flag(&self) -> Result<bool, Problem> {
+        let value = self.value.get_ref().as_bool();
+        value.ok_or_else(|| self.problem(format!("{} must be true or false, without quotes", self.name)))
     }
 
     /// A duration within a range.

@@ -2,7 +2,7 @@
 
 use balance_common::IspId;
 
-/// The mark of one ISP: its id, inside the mask. Neither is ever zero, so a conntrack request made from it always
+/// The mark of one ISP: its id, inside the mask; or of those that have lost theirs. Neither is ever zero, so a conntrack request made from it always
 /// has a filter. An empty one would mean every flow of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IspMark {
@@ -25,6 +25,13 @@ impl IspMark {
         } else {
             Some(Self { value, mask })
         }
+    }
+
+    /// The mark of connections that have lost their ISP and are to be reset: all bits of the mask, which is what an ISP of
+    /// the highest id would have.
+    #[must_use]
+    pub const fn lost(mask: u32) -> Option<Self> {
+        if mask == 0 { None } else { Some(Self { value: mask, mask }) }
     }
 
     /// The id's bits in their place in the mark.

@@ -4,7 +4,9 @@
 //! Everything here blocks; callers in async code use `spawn_blocking`.
 
 mod entry;
+mod lost;
 mod mark;
+mod segment;
 mod socket;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +19,7 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP};
 
 use entry::{CTA_TUPLE_ORIG, CTA_ZONE, Entry};
+pub use lost::{lose, provoke};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};
 
@@ -57,12 +60,8 @@ impl ConntrackError {
 /// Deletes the entries of one ISP in one family. No other entry is touched. What the kernel has handed to flow
 /// offloading is not deleted.
 pub fn delete_by_mark(mark: IspMark, family: Family) -> Result<(), ConntrackError> {
-    let family = match family {
-        Family::V4 => NetfilterProtoFamily::IPv4,
-        Family::V6 => NetfilterProtoFamily::IPv6,
-    };
     let filter = mark_attributes(mark.value(), mark.mask());
-    ConntrackSocket::open()?.request(family, ConntrackMessage::Delete(filter.to_vec()))
+    ConntrackSocket::open()?.request(netfilter_family(family), ConntrackMessage::Delete(filter.to_vec()))
 }
 
 /// How many entries each ISP has, of both families; ISPs that have none are left out. Entries are counted as they
@@ -112,6 +111,13 @@ pub fn free_tcp_of_windows() -> Result<usize, ConntrackError> {
         _ => Ok(()),
     })?;
     updates.finish()
+}
+
+const fn netfilter_family(family: Family) -> NetfilterProtoFamily {
+    match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    }
 }
 
 /// Which ISP an address belongs to; none if several have it.

@@ -101,6 +101,8 @@ pub enum Response {
         acceleration: Vec<DeviceAcceleration>,
         /// Of the machine itself.
         local_traffic: LocalTraffic,
+        /// Of scripts: those that have failed, a line each.
+        scripts: Vec<String>,
     },
     /// There is no such ISP.
     NoSuchIsp {

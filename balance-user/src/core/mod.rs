@@ -108,6 +108,8 @@ pub enum Effect {
         isp: IspId,
         /// The family.
         family: Family,
+        /// Its connections cannot go on, so TCP's may be reset.
+        reset: bool,
     },
     /// The ISP has delegated another prefix. Once new flows are translated to that one, delete its IPv6 flows: those that
     /// were translated to the old one have no future.
@@ -311,6 +313,12 @@ impl Core {
         &self.config
     }
 
+    /// The ISPs that can be used now, in either family.
+    pub fn usable(&self) -> impl Iterator<Item = &str> {
+        let usable = |isp: &&Isp| Family::ALL.iter().any(|&family| isp.is_usable(family));
+        self.isps.values().filter(usable).map(|isp| isp.config.name.as_str())
+    }
+
     /// The mark's bits.
     #[must_use]
     pub const fn mask(&self) -> MarkMask {
@@ -416,13 +424,15 @@ impl Core {
                 let in_use = usable.contains(&id);
                 if isp.path(family).stranded && !in_use && !usable.is_empty() {
                     isp.path_mut(family).stranded = false;
-                    effects.push(Effect::DeleteFlows { isp: id, family });
+                    // Flows from the ISP's own prefix are not translated, and have nowhere else to go.
+                    let waits = family == Family::V6 && isp.config.ipv6 == Ipv6Mode::Source;
+                    effects.push(Effect::DeleteFlows { isp: id, family, reset: !waits });
                 }
             }
         }
         if self.isps.values().any(|isp| Family::ALL.iter().any(|&family| isp.is_usable(family))) {
             for isp in std::mem::take(&mut self.removed) {
-                effects.extend(Family::ALL.map(|family| Effect::DeleteFlows { isp, family }));
+                effects.extend(Family::ALL.map(|family| Effect::DeleteFlows { isp, family, reset: true }));
             }
         }
         effects
@@ -445,8 +455,18 @@ pub struct Quality {
 fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
     let too_many = TooManyIsps { mask: config.mark_mask, isps: config.isps.len() };
     let mask = MarkMask::new(config.mark_mask).ok_or(too_many)?;
-    let room = mask.capacity().min(u32::from(MAX_ISPS)).saturating_sub(policies::refusals(config));
-    if config.isps.len() > room as usize { Err(too_many) } else { Ok(mask) }
+    if config.isps.len() > highest_id(config, mask) as usize { Err(too_many) } else { Ok(mask) }
+}
+
+/// The highest id that an ISP can have. Connections that have lost their ISP have the mark of all bits, and what no ISP can take and
+/// is refused has the two next to it, or to the highest id that there is.
+fn highest_id(config: &Config, mask: MarkMask) -> u32 {
+    let ids = mask.capacity().min(u32::from(MAX_ISPS));
+    match (policies::are_refusing(config), config.reset) {
+        (true, _) => ids.saturating_sub(3),
+        (false, true) => ids.min(mask.capacity() - 1),
+        (false, false) => ids,
+    }
 }
 
 /// Gives every ISP of the config an id that fits the mask: the one it has, or else the lowest that is free. An id must
@@ -458,7 +478,7 @@ fn assign_ids(
     known: &BTreeMap<String, IspId>,
     removed: &BTreeSet<IspId>,
 ) -> Vec<(IspId, IspConfig)> {
-    let highest = mask.capacity().min(u32::from(MAX_ISPS)).saturating_sub(policies::refusals(config));
+    let highest = highest_id(config, mask);
     let fits = |id: &IspId| u32::from(id.get()) <= highest;
     let known_id = |isp: &IspConfig| known.get(&isp.name).copied().filter(fits);
     let kept: BTreeSet<IspId> = config.isps.iter().filter_map(known_id).collect();

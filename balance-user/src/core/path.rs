@@ -49,8 +49,13 @@ pub(super) fn find_next_hop(
             Some(gateway.ok_or_else(|| NoPath(format!("no {} gateway on {device}", name_of(family))))?)
         }
     };
+    Ok(hop_by(network, link, gateway))
+}
+
+/// The next hop by a device, through this gateway if there is one.
+pub(super) fn hop_by(network: &Network, link: &Link, gateway: Option<IpAddr>) -> NextHop {
     let onlink = gateway.is_some_and(|gateway| !is_on_link(network, link, gateway));
-    Ok(NextHop { index: link.index, gateway, onlink, weight: 1 })
+    NextHop { index: link.index, gateway, onlink, weight: 1 }
 }
 
 /// Why there is no way out.

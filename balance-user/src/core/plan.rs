@@ -83,6 +83,10 @@ pub struct ProberPlan {
 pub struct KernelPlan {
     /// The default routes of our tables: at most one for each table and family.
     pub routes: BTreeMap<(u32, Family), Route>,
+    /// Routes of the main table to networks behind devices, and their metric, by which they are known to be this instance's.
+    pub networks: BTreeMap<IpNet, NextHop>,
+    /// See `networks`.
+    pub networks_metric: u32,
     /// The policy routing rules.
     pub rules: BTreeSet<Rule>,
     /// The nft table.

@@ -9,12 +9,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::health::State;
 use super::isp::{Isp, targets};
-use super::path::is_link_local;
+use super::path::{hop_by, is_link_local};
 use super::plan::{Attachment, KernelPlan, MapPlan, NextHop, Plan, ProberPlan, Role, Route, Rule, Selector};
 use super::{Core, ipv6, select};
-use crate::config::Acceleration;
 use crate::config::policy::lan_number;
-use crate::nat::{self, NatIsp, Standing, local_chains, nft_table, refuse};
+use crate::config::{Acceleration, RouteConfig};
+use crate::nat::{self, NatIsp, Standing, local_chains, networks, nft_table, refuse, reset};
 use crate::sysctl::{self, SysctlFacts};
 
 /// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
@@ -68,7 +68,7 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     }
     let isps: Vec<NatIsp> = core.isps.values().map(|isp| nat_isp(core, isp)).collect();
     let isp_devices: Vec<&str> = core.isps.values().map(|isp| isp.config.device.as_str()).collect();
-    let lan_devices: Vec<&str> = core.config.lans.iter().map(|lan| lan.device.as_str()).collect();
+    let lan_devices = inside_devices(core);
     let mut sysctls = sysctl::plan(&isp_devices, &lan_devices, facts);
     if core.config.acceleration != Acceleration::Off {
         sysctls.push(sysctl::liberal_conntrack());
@@ -81,7 +81,12 @@ fn kernel(core: &Core, instance: &str, facts: &SysctlFacts) -> KernelPlan {
     if core.config.local_traffic {
         nft.body += &local_chains(core.mask.bits(), &isps, &standings(core));
     }
-    KernelPlan { routes, rules, nft, sysctls, table_names }
+    if core.config.reset {
+        nft.body.push_str(&reset::chains(core.mask.bits(), &isps));
+    }
+    nft.body.push_str(&networks::chain(&core.config.routes));
+    let (networks, networks_metric) = (networks(core, families), core.config.routing.priority);
+    KernelPlan { routes, networks, networks_metric, rules, nft, sysctls, table_names }
 }
 
 fn nat_isp(core: &Core, isp: &Isp) -> NatIsp {
@@ -97,6 +102,33 @@ fn standings(core: &Core) -> Vec<Standing> {
         weights: in_use.each_ref().map(|in_use| in_use.get(&isp.id).copied().unwrap_or(0)),
     };
     core.isps.values().map(standing).collect()
+}
+
+/// The routes to networks behind devices that are there. The metric is so high that routes of others come first.
+fn networks(core: &Core, families: &[Family]) -> BTreeMap<IpNet, NextHop> {
+    let routes = core.config.routes.iter();
+    let routes = routes.filter(|route| families.contains(&super::network::family_of(route.to.addr())));
+    let hop = |route: &RouteConfig| {
+        let link = core.network.link_named(&route.device).filter(|link| link.up)?;
+        Some((route.to, hop_by(&core.network, link, route.gateway)))
+    };
+    routes.filter_map(hop).collect()
+}
+
+/// The devices of LANs and of networks behind other devices, if packets are forwarded at all.
+fn inside_devices(core: &Core) -> Vec<&str> {
+    let mut devices: Vec<&str> = core.config.lans.iter().map(|lan| lan.device.as_str()).collect();
+    if devices.is_empty() {
+        return devices;
+    }
+    for route in &core.config.routes {
+        let device = route.device.as_str();
+        let is_known = devices.contains(&device) || core.config.isps.iter().any(|isp| isp.device == device);
+        if !is_known {
+            devices.push(device);
+        }
+    }
+    devices
 }
 
 fn table_of(core: &Core, isp: IspId) -> u32 {
@@ -229,7 +261,7 @@ pub(super) fn padded<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-/// What is never balanced: what the config says, whatever is not unicast or not global, our own addresses, and the
+/// What is never balanced: what the config says, networks behind other devices, whatever is not unicast or not global, our own addresses, and the
 /// networks that we are part of by devices other than the ISPs'.
 fn local_prefixes(core: &Core) -> BTreeSet<IpNet> {
     let v4 = |a, b, c, d, length| Ipv4Net::new(Ipv4Addr::new(a, b, c, d), length).ok().map(IpNet::V4);
@@ -256,7 +288,8 @@ fn local_prefixes(core: &Core) -> BTreeSet<IpNet> {
         let network = (!isp_indices.contains(&address.index)).then(|| address.network());
         [Some(IpNet::from(address.net.addr())), network]
     });
-    core.config.local.iter().copied().chain(always.into_iter().chain(own).flatten()).collect()
+    let configured = core.config.local.iter().copied().chain(core.config.routes.iter().map(|route| route.to));
+    configured.chain(always.into_iter().chain(own).flatten()).collect()
 }
 
 /// An ISP, or a LAN by its number.

@@ -81,19 +81,19 @@ impl Policies {
     }
 }
 
-/// The number that stands in the mark, in place of an ISP's, for packets that are to be refused: one of the two highest that
-/// there are.
+/// The number that stands in the mark, in place of an ISP's, for packets that are to be refused: one of the two next to the
+/// highest that there is.
 pub(super) fn refusal(mask: MarkMask, last_resort: LastResort) -> Option<IspId> {
     let highest = u8::try_from(mask.capacity()).unwrap_or(u8::MAX).min(MAX_ISPS);
     let below = match last_resort {
         LastResort::Main => return None,
-        LastResort::Unreachable => 0,
-        LastResort::Drop => 1,
+        LastResort::Unreachable => 1,
+        LastResort::Drop => 2,
     };
     IspId::new(highest.checked_sub(below)?)
 }
 
-/// How many of the numbers for ISPs are taken for that.
-pub(super) fn refusals(config: &Config) -> u32 {
-    if config.policies.iter().any(|policy| policy.last_resort != LastResort::Main) { 2 } else { 0 }
+/// Does any policy refuse what its ISPs cannot take?
+pub(super) fn are_refusing(config: &Config) -> bool {
+    config.policies.iter().any(|policy| policy.last_resort != LastResort::Main)
 }

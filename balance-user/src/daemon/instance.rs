@@ -69,6 +69,12 @@ impl Instance {
         self.folder.join("sysctl.json")
     }
 
+    /// How to run scripts when it is stopped.
+    #[must_use]
+    pub fn scripts(&self) -> PathBuf {
+        self.folder.join("scripts.json")
+    }
+
     /// The devices that had no clsact qdisc before us.
     #[must_use]
     pub fn clsact(&self) -> PathBuf {

@@ -19,6 +19,7 @@ use crate::sysctl::SysctlFacts;
 
 use super::acceleration::Accelerator;
 use super::reconciler::Reconciler;
+use super::resets::Resets;
 use super::{Instance, RETRY_INTERVAL, Scope};
 
 /// The least time between two looks at nft's ruleset.
@@ -33,6 +34,7 @@ pub(super) struct Kernel {
     accelerator: Accelerator,
     local_traffic: LocalTraffic,
     reconciler: Reconciler,
+    resets: Resets,
     nft_changes: mpsc::Receiver<()>,
     probers: BTreeMap<(IspId, Family), (ProberPlan, Prober)>,
     outcomes: mpsc::Sender<Outcome>,
@@ -62,6 +64,7 @@ impl Kernel {
             datapath,
             facts: reconciler.facts(&isp_devices(config)),
             reconciler,
+            resets: Resets::new(config.mark_mask, config.reset),
             nft_changes: watch_nft(),
             probers: BTreeMap::new(),
             outcomes,
@@ -147,6 +150,7 @@ impl Kernel {
 
     /// Gives flows that are older than we are the mark of the ISP they use, so that they stay there.
     pub(super) async fn adopt_flows(&self, core: &Core) {
+        self.resets.clean_up().await;
         let mask = self.mask;
         let isps: Vec<_> = core
             .addresses()
@@ -165,10 +169,12 @@ impl Kernel {
         if scope >= Scope::Routing {
             self.facts = self.reconciler.facts(&isp_devices(core.config()));
         }
+        self.resets.set_wanted(core.config().reset);
         let fingerprint = core.fingerprint();
         let unchanged = self.applied.as_ref().is_some_and(|(applied, _)| *applied == fingerprint);
         if scope == Scope::Changes && unchanged {
             self.carry_out(effects).await;
+            self.resets.tell();
             return;
         }
         let mut plan = core.plan(&self.instance, &self.facts);
@@ -185,6 +191,7 @@ impl Kernel {
         if scope >= Scope::Routing || kernel_changed {
             errors.take(self.reconciler.routing(&plan.kernel).await);
         }
+        self.resets.tell();
         let nft_changed = before.as_ref().is_none_or(|before| before.kernel.nft != plan.kernel.nft);
         if scope == Scope::Everything || nft_changed {
             errors.take(self.reconciler.rest(&plan.kernel).await);
@@ -236,10 +243,10 @@ impl Kernel {
                         prober.send(probe);
                     }
                 }
-                Effect::DeleteFlows { isp, family } => self.delete_flows(isp, family).await,
+                Effect::DeleteFlows { isp, family, reset } => self.resets.cut_loose(isp, family, reset).await,
                 Effect::Renumbered { isp } => {
                     tracing::info!(isp = isp.get(), "another prefix: its IPv6 flows start again");
-                    self.delete_flows(isp, Family::V6).await;
+                    self.resets.cut_loose(isp, Family::V6, true).await;
                     if let Err(error) = self.maps.flush(Some(isp)) {
                         tracing::error!(%error, isp = isp.get(), "flows go on with the old prefix for a lease");
                     }
@@ -253,19 +260,11 @@ impl Kernel {
         }
     }
 
-    async fn delete_flows_of(&self, effects: &[Effect]) {
+    async fn delete_flows_of(&mut self, effects: &[Effect]) {
         for effect in effects {
-            if let &Effect::DeleteFlows { isp, family } = effect {
-                self.delete_flows(isp, family).await;
+            if let &Effect::DeleteFlows { isp, family, reset } = effect {
+                self.resets.cut_loose(isp, family, reset).await;
             }
-        }
-    }
-
-    async fn delete_flows(&self, isp: IspId, family: Family) {
-        let Some(mark) = IspMark::new(isp, self.mask) else { return };
-        let deleted = tokio::task::spawn_blocking(move || conntrack::delete_by_mark(mark, family)).await;
-        if let Ok(Err(error)) = deleted {
-            tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it");
         }
     }
 

@@ -8,6 +8,8 @@ mod acceleration;
 mod instance;
 mod kernel;
 mod reconciler;
+mod resets;
+mod scripts;
 mod stop;
 
 use std::path::{Path, PathBuf};
@@ -25,9 +27,11 @@ use crate::control::{self, Asked, Force, Request, Response};
 use crate::core::{Clock, Core, Event};
 use crate::monitor::prober::Outcome;
 use crate::netlink::watch::Watcher;
+use crate::scripts::Occasion;
 
 pub use instance::{Instance, Lock, LockError};
 use kernel::Kernel;
+use scripts::ScriptRunner;
 pub use stop::stop;
 
 /// How often the traffic of the ISPs is looked at: detecting silence takes up to twice as much longer.
@@ -46,8 +50,14 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     let (watcher, network) = Watcher::start().await.context("cannot watch the network")?;
     let (outcomes_sender, outcomes) = mpsc::channel(1024);
     let mut kernel = Kernel::open(instance, &config, outcomes_sender)?;
-    let mut core = Core::new(config, &kernel.left()?, network, clock())?;
+    let left = kernel.left()?;
+    let mut core = Core::new(config, &left, network, clock())?;
     core.keep_policies(&kernel.left_policies()?);
+    let scripts = ScriptRunner::new(instance, path);
+    let is_first = left.is_empty();
+    if is_first && !scripts.before(&core, &mut signals).await {
+        return Ok(());
+    }
     if !only.is_empty() {
         core.force_only(only);
     }
@@ -57,6 +67,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     let asked = control::listen(instance).context("cannot listen on the control socket")?;
     let mut daemon = Daemon {
         config_path: path.to_owned(),
+        scripts,
         core,
         kernel,
         watcher,
@@ -70,6 +81,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     daemon.kernel.apply(&daemon.core, Scope::Changes, effects).await;
     sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
     tracing::info!(instance = instance.name(), "balancing");
+    daemon.scripts.after(&daemon.core, Occasion::Start, is_first);
     daemon.serve(&mut signals).await;
     tracing::info!("ended; the kernel goes on balancing, `balance-user stop` puts everything back");
     Ok(())
@@ -88,6 +100,7 @@ enum Scope {
 
 struct Daemon {
     config_path: PathBuf,
+    scripts: ScriptRunner,
     core: Core,
     kernel: Kernel,
     watcher: Watcher,
@@ -214,6 +227,7 @@ impl Daemon {
                 self.core.handle(Event::Reload(config), Instant::now());
                 self.kernel.renamed();
                 self.advance(Scope::Everything).await;
+                self.scripts.after(&self.core, Occasion::Reload, true);
             }
             Err(error) => tracing::error!("the config is not reloaded: {error}"),
         }
@@ -235,6 +249,7 @@ impl Daemon {
                 isps: self.core.quality(now),
                 acceleration: self.kernel.acceleration(),
                 local_traffic: self.kernel.local_traffic(),
+                scripts: self.scripts.failures(),
             },
             Request::Quit => Response::Done,
             Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {

@@ -67,7 +67,8 @@ impl Reconciler {
         let mut errors = self.sysctls(plan).await;
         let routes = routes::reconcile(&plan.routes, self.tables.clone()).await;
         let rules = rules::reconcile(&plan.rules, self.priorities.clone()).await;
-        errors.extend(routes.into_iter().chain(rules).map(ReconcileError::from));
+        let networks = routes::reconcile_networks(&plan.networks, plan.networks_metric).await;
+        errors.extend(routes.into_iter().chain(rules).chain(networks).map(ReconcileError::from));
         errors
     }
 

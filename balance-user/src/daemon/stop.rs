@@ -3,13 +3,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use balance_common::Family;
+use tokio::task::spawn_blocking;
 
 use crate::config::RoutingConfig;
+use crate::conntrack::{self, IspMark};
 use crate::control::{self, Request};
 use crate::core::nft_table_name;
 use crate::datapath::{self, Maps, Pins};
 
-use super::{Instance, Lock, LockError, reconciler};
+use super::{Instance, Lock, LockError, reconciler, scripts};
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,13 +31,20 @@ pub async fn stop(instance: &Instance) -> anyhow::Result<bool> {
     // Steering ends first: from here on the main table decides.
     errors
         .extend(datapath::detach(&pins, &instance.clsact()).await.into_iter().map(|error| error.to_string()));
+    if let Err(error) = forget_lost(&pins).await {
+        tracing::warn!(%error, "connections that have lost their ISP stay until they time out");
+    }
     let undone = reconciler::undo(instance, &nft_table_name(instance.name()), routing).await;
     errors.extend(undone.into_iter().map(|error| error.to_string()));
     if !errors.is_empty() {
         bail!("not everything could be put back; mend this and stop again:\n  {}", errors.join("\n  "));
     }
+    let failed = scripts::after_stop(instance).await;
     pins.remove()?;
     instance.remove().context("cannot remove the files under /run")?;
+    if !failed.is_empty() {
+        bail!("everything has been put back, but not all scripts have worked:\n  {}", failed.join("\n  "));
+    }
     Ok(true)
 }
 
@@ -45,6 +55,21 @@ fn routing_of(pins: &Pins) -> RoutingConfig {
         return RoutingConfig::default();
     }
     RoutingConfig { table: settings.table, priority: settings.priority }
+}
+
+/// Deletes the entries of connections that have lost their ISP, if the daemon has not come to that. Without the nft table
+/// they would go on trying. An ISP that has their mark says that there are none.
+async fn forget_lost(pins: &Pins) -> anyhow::Result<()> {
+    let maps = Maps::open(pins)?;
+    let mask = maps.settings()?.mark_mask;
+    let Some(lost) = IspMark::lost(mask) else { return Ok(()) };
+    if maps.isps()?.into_keys().any(|isp| IspMark::new(isp, mask) == Some(lost)) {
+        return Ok(());
+    }
+    for family in Family::ALL {
+        spawn_blocking(move || conntrack::delete_by_mark(lost, family)).await??;
+    }
+    Ok(())
 }
 
 async fn end_daemon(instance: &Instance) -> anyhow::Result<Lock> {

@@ -5,10 +5,12 @@ mod firewall;
 mod forward;
 pub mod local;
 mod mss;
+pub mod networks;
 pub mod nft;
 pub mod npt;
 mod own;
 pub mod refuse;
+pub mod reset;
 pub mod table;
 pub mod watch;
 

@@ -18,13 +18,17 @@ pub fn commands(plan: &KernelPlan, link_name: impl Fn(u32) -> String) -> Vec<Str
         .routes
         .iter()
         .filter_map(|(&(table, family), route)| routes::installed(table, family, route))
-        .map(|route| route_command(&route, &link_name));
-    routes.chain(plan.rules.iter().map(|rule| rule_command(&rules::normal(rule)))).collect()
+        .map(|route| route_command("default", &route, &link_name));
+    let networks = plan.networks.iter().map(|(&to, &hop)| {
+        let route = routes::network(to, hop, plan.networks_metric);
+        route_command(&to.to_string(), &route, &link_name) + &format!(" metric {}", route.metric)
+    });
+    routes.chain(networks).chain(plan.rules.iter().map(|rule| rule_command(&rules::normal(rule)))).collect()
 }
 
-fn route_command(route: &Installed, link_name: &impl Fn(u32) -> String) -> String {
+fn route_command(to: &str, route: &Installed, link_name: &impl Fn(u32) -> String) -> String {
     let mut command =
-        format!("{} route add default table {} proto {ROUTE_PROTOCOL}", ip(route.family), route.table);
+        format!("{} route add {to} table {} proto {ROUTE_PROTOCOL}", ip(route.family), route.table);
     let single = route.next_hops.len() == 1;
     for hop in &route.next_hops {
         if !single {

@@ -30,11 +30,14 @@ use std::ops::{Range, RangeInclusive};
 /// rule when it replaces or deletes is wider than ours, so one round may undo a little of what it did.
 const ROUNDS: usize = 3;
 
-/// Takes away all routes and rules of ours in these tables and priorities. Those of others stay. All errors are
+/// Takes away all routes and rules of ours in these tables and priorities, and those routes of the main table that have the
+/// first of these priorities as their metric. Those of others stay. All errors are
 /// collected, none stops the rest.
 pub async fn remove_all(tables: RangeInclusive<u32>, priorities: Range<u32>) -> Vec<NetlinkError> {
     // Rules first, so that no packet is led into tables that are being emptied.
+    let metric = priorities.start;
     let mut errors = rules::reconcile(&BTreeSet::new(), priorities).await;
+    errors.extend(routes::reconcile_networks(&BTreeMap::new(), metric).await);
     errors.extend(routes::reconcile(&BTreeMap::new(), tables).await);
     errors
 }

@@ -1,4 +1,4 @@
-//! Makes the default routes of our tables as planned.
+//! Makes the default routes of our tables as planned, and our routes to networks in the main table.
 //!
 //! A route of ours is known by its protocol number and by its table, which must be one of this instance's.
 //! What is missing is added, what differs is replaced in place (so there is always a route), and only then goes
@@ -25,6 +25,9 @@ use crate::core::plan::{NextHop, ROUTE_PROTOCOL, Route};
 
 /// The routes of a plan, as in [`crate::core::plan::KernelPlan::routes`].
 pub type Planned = BTreeMap<(u32, Family), Route>;
+
+/// The networks of a plan, as in [`crate::core::plan::KernelPlan::networks`].
+pub type Networks = BTreeMap<IpNet, NextHop>;
 
 /// A route of ours that is in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +60,19 @@ pub enum Operation {
 /// Makes the routes of ours in these tables as planned; does not write when they are. All errors are collected,
 /// none stops the rest.
 pub async fn reconcile(planned: &Planned, tables: RangeInclusive<u32>) -> Vec<NetlinkError> {
-    match settle(planned, tables).await {
-        Ok(errors) => errors,
-        Err(error) => vec![error],
-    }
+    let wanted: Vec<Installed> = wanted(planned).collect();
+    settle(&wanted, tables, |_| true).await.unwrap_or_else(|error| vec![error])
+}
+
+/// Makes the routes of ours to networks other than everywhere as planned, in the main table. There they are known by their
+/// metric as well, which other instances do not use. A route of somebody else in the place of one of them stays, and that
+/// is no error: then the network has a route.
+pub async fn reconcile_networks(planned: &Networks, metric: u32) -> Vec<NetlinkError> {
+    let wanted: Vec<Installed> = planned.iter().map(|(&to, &hop)| network(to, hop, metric)).collect();
+    let ours = |route: &Installed| route.metric == metric;
+    let errors = settle(&wanted, MAIN_TABLE..=MAIN_TABLE, ours).await.unwrap_or_else(|error| vec![error]);
+    let is_taken = |error: &NetlinkError| matches!(error, NetlinkError::Refused { refusal, .. } if refusal.errno == libc::EEXIST);
+    errors.into_iter().filter(|error| !is_taken(error)).collect()
 }
 
 /// The routes of ours in these tables, in the kernel's order.
@@ -72,9 +84,13 @@ pub async fn observe(tables: RangeInclusive<u32>) -> Result<Vec<Installed>, Netl
 /// place, then what deletes.
 #[must_use]
 pub fn diff(observed: &[Installed], planned: &Planned) -> Vec<Operation> {
+    difference(observed, wanted(planned))
+}
+
+fn difference(observed: &[Installed], wanted: impl IntoIterator<Item = Installed>) -> Vec<Operation> {
     let mut kept = vec![false; observed.len()];
     let mut operations = Vec::new();
-    for wanted in planned.iter().filter_map(|(&(table, family), route)| installed(table, family, route)) {
+    for wanted in wanted {
         let mut slot =
             observed.iter().enumerate().filter(|(_, route)| is_same_slot(route, &wanted)).peekable();
         let first = slot.peek().map(|(position, _)| *position);
@@ -123,13 +139,34 @@ pub fn installed(table: u32, family: Family, route: &Route) -> Option<Installed>
     (!next_hops.is_empty()).then_some(Installed { table, family, destination, metric, kind, next_hops })
 }
 
+/// A planned route to a network in the form in which the kernel has it.
+#[must_use]
+pub fn network(to: IpNet, hop: NextHop, metric: u32) -> Installed {
+    let family = family_of(to.addr());
+    let (table, kind, next_hops) = (MAIN_TABLE, RouteType::Unicast, vec![hop]);
+    Installed { table, family, destination: to, metric, kind, next_hops }
+}
+
+fn wanted(planned: &Planned) -> impl Iterator<Item = Installed> {
+    planned.iter().filter_map(|(&(table, family), route)| installed(table, family, route))
+}
+
+/// `RT_TABLE_MAIN`.
+const MAIN_TABLE: u32 = 254;
+
 /// What IPv6 takes for a route that says no metric.
 const IPV6_METRIC: u32 = 1024;
 
-async fn settle(planned: &Planned, tables: RangeInclusive<u32>) -> Result<Vec<NetlinkError>, NetlinkError> {
+async fn settle(
+    wanted: &[Installed],
+    tables: RangeInclusive<u32>,
+    ours: impl Fn(&Installed) -> bool,
+) -> Result<Vec<NetlinkError>, NetlinkError> {
     let mut socket = Socket::open()?;
     for _ in 0..ROUNDS {
-        let operations = diff(&read(&mut socket, tables.clone()).await?, planned);
+        let mut observed = read(&mut socket, tables.clone()).await?;
+        observed.retain(&ours);
+        let operations = difference(&observed, wanted.iter().cloned());
         if operations.is_empty() {
             return Ok(Vec::new());
         }

@@ -15,6 +15,7 @@ use super::message::{Outcome, apply};
 use super::socket::{Dumped, Frame, Socket};
 use super::{NetlinkError, delegation};
 use crate::core::network::Network;
+use crate::core::plan::ROUTE_PROTOCOL;
 
 /// `RTNLGRP_IPV6_RULE`, for which there is no `RTMGRP_` bit by name.
 const IPV6_RULE: i32 = 1 << (19 - 1);
@@ -51,7 +52,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<Network, NetlinkError>> + Send
 /// * an event says that more has changed than it tells ([`Outcome::Unclear`]);
 /// * the socket broke.
 ///
-/// Routes that are not default routes are thrown away by a look at one byte.
+/// Routes that are neither default routes nor ours are thrown away by a look at two bytes.
 pub struct Watcher {
     socket: Socket,
     questions: Socket,
@@ -268,11 +269,16 @@ fn requests() -> [(RouteNetlinkMessage, &'static str); 5] {
 }
 
 /// Whether a message may matter, by its kind, and for a route by the length of its destination's prefix (the
-/// second byte), unless it reserves a prefix: so a million routes that are no default routes cost next to nothing.
+/// second byte), if it is gone by its protocol (the sixth), or if it reserves a prefix: so a million routes that are none of
+/// these cost next to nothing.
 fn is_relevant(frame: &Frame<'_>) -> bool {
+    let is_default = frame.payload.get(1) == Some(&0);
     match frame.kind {
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-            frame.payload.get(1) == Some(&0) || delegation::may_be_reserved(frame.payload)
+        libc::RTM_NEWROUTE => is_default || delegation::may_be_reserved(frame.payload),
+        libc::RTM_DELROUTE => {
+            is_default
+                || delegation::may_be_reserved(frame.payload)
+                || frame.payload.get(5) == Some(&ROUTE_PROTOCOL)
         }
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_DELRULE => {
             true

@@ -271,7 +271,63 @@ pub(crate) const CASES: &[(&str, &str, usize, &str)] = &[
         6,
         "targets has this address twice",
     ),
-    ("local is no prefix", top!("local = [\"home\"]"), 1, "local must be prefixes such as"),
+    ("reset in quotes", top!("reset = \"true\""), 1, "reset must be true or false, without quotes"),
+    ("reset is a number", top!("reset = 1"), 1, "reset must be true or false"),
+    (
+        "reset without a mark for it",
+        top!("mark = { mask = 1 }\nreset = true"),
+        2,
+        "reset needs a value of the mark that no ISP has",
+    ),
+    ("route to nowhere", isp!("[[route]]\ndevice = \"e\"\n"), 4, "to is missing"),
+    ("route to an address", isp!("[[route]]\nto = \"10.0.0.1\"\n"), 5, "to needs a prefix length"),
+    ("route to everything", isp!("[[route]]\nto = \"::/0\"\n"), 5, "nothing would be balanced"),
+    ("route by nothing", isp!("[[route]]\nto = \"10.0.0.0/8\"\n"), 4, "device is missing"),
+    (
+        "route by a gateway of another family",
+        isp!("[[route]]\nto = \"fd09::/64\"\ndevice = \"e\"\ngateway = \"10.0.0.1\"\n"),
+        7,
+        "gateway must be an IPv6 address",
+    ),
+    (
+        "same route twice",
+        isp!(
+            "[[route]]\nto = \"10.0.0.0/8\"\ndevice = \"e\"\n[[route]]\nto = \"10.0.0.0/8\"\ndevice = \"f\"\n"
+        ),
+        7,
+        "there is a route to 10.0.0.0/8 already",
+    ),
+    (
+        "masquerade in quotes",
+        isp!("[[route]]\nto = \"10.0.0.0/8\"\ndevice = \"e\"\nmasquerade = \"yes\"\n"),
+        7,
+        "masquerade must be true or false",
+    ),
+    (
+        "unknown route key",
+        isp!("[[route]]\nvia = 1\n"),
+        5,
+        "unknown key `via`: [[route]] can have to, device",
+    ),
+    (
+        "scripts in no folder",
+        isp!("[scripts]\nfolder = \"scripts\"\n"),
+        5,
+        "folder must be a path from the root",
+    ),
+    (
+        "scripts without patience",
+        isp!("[scripts]\ntimeout = \"1ms\"\n"),
+        5,
+        "timeout must be between 100ms and 1h",
+    ),
+    (
+        "unknown scripts key",
+        isp!("[scripts]\nfile = 1\n"),
+        5,
+        "unknown key `file`: [scripts] can have folder, timeout",
+    ),
+    ("local is no prefix", top!("local = [\"home\"]"), 1, "local must be a prefix such as"),
     ("local without a length", top!("local = [\"10.9.9.9\"]"), 1, "write \"10.9.9.9/32\" for one address"),
     (
         "local IPv6 without a length",
@@ -280,7 +336,7 @@ pub(crate) const CASES: &[(&str, &str, usize, &str)] = &[
         "write \"fd00::1/128\" for one address",
     ),
     ("local with bits behind the prefix", top!("local = [\"10.9.9.9/16\"]"), 1, "write \"10.9.0.0/16\""),
-    ("local with a length over 32", top!("local = [\"10.0.0.0/33\"]"), 1, "local must be prefixes"),
+    ("local with a length over 32", top!("local = [\"10.0.0.0/33\"]"), 1, "local must be a prefix"),
     ("local is everything", top!("local = [\"0.0.0.0/0\"]"), 1, "nothing would be balanced"),
     ("local is everything in IPv6", top!("local = [\"::/0\"]"), 1, "nothing would be balanced"),
     (

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use balance_common::{Family, IspId};
-use balance_user::conntrack::{IspMark, adopt, count_by_mark, delete_by_mark, free_tcp_of_windows};
+use balance_user::conntrack::{
+    IspMark, adopt, count_by_mark, delete_by_mark, free_tcp_of_windows, lose, provoke,
+};
 
 use crate::netns::Netns;
 
@@ -121,4 +123,39 @@ fn tcp_connections_and_nothing_else_are_freed_of_their_windows() {
     assert_eq!(netns.run(free_tcp_of_windows).unwrap(), usize::from(FLOWS) + 1);
     let states = |text: &str| text.matches("ESTABLISHED").count();
     assert_eq!(states(&netns.command("conntrack -L -o id")), states(&before), "states stay");
+}
+
+#[test]
+fn open_connections_of_one_isp_and_family_are_lost_and_all_else_of_it_is_deleted() {
+    let Some(netns) = Netns::new() else { return };
+    let tcp = |port: u16, state: &str, mark: u32, v6: bool| {
+        let [source, destination] = if v6 { ["fd00::2", "2001:db8::1"] } else { ["10.0.0.2", "203.0.113.1"] };
+        format!(
+            "-I -p tcp --state {state} -t 600 -s {source} -d {destination} --sport {port} --dport 80 -m {mark}\n"
+        )
+    };
+    let open = ["SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK"];
+    let closed = ["SYN_SENT", "TIME_WAIT", "CLOSE"];
+    let mut script = String::new();
+    for (state, port) in open.into_iter().chain(closed).zip(1..) {
+        for (mark, first) in [(0x4000_0200, 0), (0x100, 100)] {
+            script += &tcp(first + port, state, mark, false);
+            script += &tcp(first + port, state, mark, true);
+        }
+    }
+    // More than a batch, and than a datagram.
+    script.extend((1000..2000).map(|port| tcp(port, "ESTABLISHED", 0x200, false)));
+    netns.command_with_input("conntrack -R -", &script);
+    insert(&netns, 1, V4, 0x200);
+    insert(&netns, 1, V6, 0x200);
+
+    let lost = IspMark::lost(MASK).unwrap();
+    assert_eq!(netns.run(|| lose(mark(2), Family::V4, lost)).unwrap(), 1005);
+    // Of the second ISP IPv6 is left; of the first one all.
+    let expected = BTreeMap::from([(id(1), 16), (id(2), 9), (id(63), 1005)]);
+    assert_eq!(netns.run(|| count_by_mark(MASK)).unwrap(), expected);
+    let foreign = netns.command("conntrack -L -p tcp --mark 0x40003f00");
+    assert_eq!(foreign.matches("mark=").count(), 5, "bits of others are kept: {foreign}");
+    assert_eq!(netns.run(|| provoke(lost)).unwrap(), 1005, "though nothing can be sent from here");
+    assert_eq!(netns.run(|| lose(mark(2), Family::V4, lost)).unwrap(), 0);
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use balance_common::IspId;
 use balance_user::config::{Config, OwnRules};
 use balance_user::core::plan::NftTable;
-use balance_user::nat::{Installed, Ipv6Nat, NatIsp, NftError, Standing, Watch, draft, local_chains, nft, nft_table};
+use balance_user::nat::{
+    Installed, Ipv6Nat, NatIsp, NftError, Standing, Watch, draft, local_chains, nft, nft_table,
+};
 use futures::FutureExt as _;
 
 use crate::netns::Netns;

@@ -32,6 +32,7 @@ pub fn render(report: &Report, now: SystemTime) -> String {
     });
     lines.extend(fast_path(&report.acceleration));
     lines.push(local_traffic(&report.local_traffic));
+    lines.extend(report.failed_scripts.iter().map(|failure| format!("script {failure}")));
     lines.join("\n") + "\n"
 }
 
@@ -152,6 +153,7 @@ fast path: xdp on lan0, eth0; tc on ppp0; off on wwan0
   ppp0 has no Ethernet header
   another program (id 7, name mirror) is on wwan0's ingress
 local traffic: by the weighted default route (cgroup2 is not mounted)
+script /etc/balance/routes.d/10-vpn failed: exit status: 3
 ";
         assert_eq!(render(&report(), now()), expected);
     }

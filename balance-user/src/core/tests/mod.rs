@@ -25,7 +25,7 @@ use super::{Clock, Core, Effect, Event};
 use crate::config::policy::PolicyConfig;
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
-    MonitorConfig, RoutingConfig,
+    MonitorConfig, RoutingConfig, ScriptsConfig,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -85,6 +85,9 @@ fn config(isps: Vec<IspConfig>) -> Config {
         forwards: Vec::new(),
         firewall: FirewallConfig::default(),
         local_traffic: true,
+        reset: false,
+        routes: Vec::new(),
+        scripts: ScriptsConfig::default(),
     }
 }
 
@@ -317,7 +320,7 @@ impl World {
     /// Whose flows were to be deleted since it was last asked.
     fn deleted(&mut self) -> Vec<(IspId, Family)> {
         let deleted = |effect: &Effect| match effect {
-            Effect::DeleteFlows { isp, family } => Some((*isp, *family)),
+            Effect::DeleteFlows { isp, family, .. } => Some((*isp, *family)),
             _ => None,
         };
         let found = self.effects.iter().filter_map(deleted).collect();

@@ -67,6 +67,23 @@ fn ids_fit_the_mask_even_if_a_freed_one_must_be_taken() {
 }
 
 #[test]
+fn no_isp_has_the_mark_of_lost_connections() {
+    let with_resets = |config: &mut Config| config.reset = true;
+    let mut config = config(isps(3));
+    config.mark_mask = 0b11 << 4;
+    let mut world = World::new(config, Network::with_isps(3));
+    assert_eq!(ids(&world), [1, 2, 3]);
+    world.reload(with_resets);
+    assert_eq!(ids(&world), [1, 2, 3], "refused: there is no room for both");
+    world.reload(|config| {
+        config.isps.remove(0);
+        with_resets(config);
+    });
+    assert_eq!(ids(&world), [2, 1]);
+    assert!(world.plan().kernel.nft.body.contains("ct mark & 0x30 == 0x30"));
+}
+
+#[test]
 fn more_isps_than_the_mask_has_room_for_are_refused() {
     let clock = Clock { instant: Instant::now(), epoch_ms: EPOCH_MS };
     let mut narrow = config(isps(4));

@@ -149,7 +149,7 @@ impl Expected {
         let all: Vec<_> = effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::DeleteFlows { isp, family } => Some((*isp, *family)),
+                Effect::DeleteFlows { isp, family, .. } => Some((*isp, *family)),
                 _ => None,
             })
             .collect();

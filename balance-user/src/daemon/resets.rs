@@ -1,0 +1,111 @@
+//! Flows that have lost their ISP.
+
+use std::mem;
+use std::time::Duration;
+
+use balance_common::{Family, IspId};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+
+use crate::conntrack::{self, ConntrackError, IspMark};
+
+/// When the ends of lost connections are made to speak, after the one before: a packet may get lost, and a host may not
+/// answer more than so often.
+const ROUNDS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1)];
+/// How much later the entries go of those that do not answer.
+const PATIENCE: Duration = Duration::from_secs(9);
+
+/// Cuts flows loose, and sees to it that the ends of TCP connections hear of it.
+pub(super) struct Resets {
+    mask: u32,
+    wanted: bool,
+    /// There are connections that have not been told yet.
+    untold: bool,
+    work: Option<JoinHandle<()>>,
+}
+
+impl Resets {
+    /// For marks of this mask; with or without resets.
+    pub(super) const fn new(mask: u32, wanted: bool) -> Self {
+        Self { mask, wanted, untold: false, work: None }
+    }
+
+    /// From now on with or without resets.
+    pub(super) const fn set_wanted(&mut self, wanted: bool) {
+        self.wanted = wanted;
+    }
+
+    /// Deletes what an earlier daemon has not come to delete.
+    pub(super) async fn clean_up(&self) {
+        if let Some(lost) = IspMark::lost(self.mask).filter(|_| self.wanted) {
+            delete(lost).await;
+        }
+    }
+
+    /// Cuts an ISP's flows of a family loose. TCP connections are told by [`Resets::tell`], unless they may go on without `reset`.
+    pub(super) async fn cut_loose(&mut self, isp: IspId, family: Family, reset: bool) {
+        let Some(mark) = IspMark::new(isp, self.mask) else { return };
+        let Some(lost) = IspMark::lost(self.mask).filter(|_| self.wanted && reset) else {
+            report(isp, blocking(move || conntrack::delete_by_mark(mark, family)).await);
+            return;
+        };
+        match blocking(move || conntrack::lose(mark, family, lost)).await {
+            Ok(0) => return,
+            Ok(connections) => {
+                tracing::info!(isp = isp.get(), connections, "TCP connections of a dead ISP are reset");
+            }
+            Err(error) => {
+                tracing::warn!(%error, isp = isp.get(), "not all TCP connections of a dead ISP are reset");
+                report(isp, blocking(move || conntrack::delete_by_mark(mark, family)).await);
+            }
+        }
+        self.untold = true;
+    }
+
+    /// Has the ends of connections that were cut loose get their reset, in the background. To be done when there are routes
+    /// for those that connect again at once: programs of this machine, for which no mark says the way.
+    pub(super) fn tell(&mut self) {
+        let Some(lost) = IspMark::lost(self.mask).filter(|_| mem::take(&mut self.untold)) else { return };
+        if let Some(work) = self.work.replace(tokio::spawn(reset(lost))) {
+            // Begun anew, for those that have come to it.
+            work.abort();
+        }
+    }
+}
+
+async fn reset(lost: IspMark) {
+    for pause in ROUNDS {
+        sleep(pause).await;
+        match blocking(move || conntrack::provoke(lost)).await {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "lost connections are reset when they send something");
+                break;
+            }
+        }
+    }
+    sleep(PATIENCE).await;
+    delete(lost).await;
+}
+
+async fn delete(lost: IspMark) {
+    for family in Family::ALL {
+        if let Err(error) = blocking(move || conntrack::delete_by_mark(lost, family)).await {
+            tracing::warn!(%error, "lost connections stay until they time out");
+        }
+    }
+}
+
+fn report(isp: IspId, deleted: Result<(), ConntrackError>) {
+    if let Err(error) = deleted {
+        tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it");
+    }
+}
+
+/// Without its thread, which only a panic ends, there is nothing to tell.
+async fn blocking<T: Default + Send + 'static>(
+    work: impl FnOnce() -> Result<T, ConntrackError> + Send + 'static,
+) -> Result<T, ConntrackError> {
+    spawn_blocking(work).await.unwrap_or_else(|_| Ok(T::default()))
+}
