@@ -78,7 +78,7 @@ pub enum Event {
         forced: Forced,
     },
     /// The config is now this one.
-    Reload(Config),
+    Reload(Box<Config>),
 }
 
 /// Packets on an ISP's device.
@@ -250,7 +250,7 @@ impl Core {
                     isp.forced = forced;
                 }
             }
-            Event::Reload(config) => self.reload(config, now),
+            Event::Reload(config) => self.reload(*config, now),
         }
     }
 

@@ -224,7 +224,7 @@ impl Daemon {
             }
             Ok(config) => {
                 tracing::info!(config = %self.config_path.display(), "config reloaded");
-                self.core.handle(Event::Reload(config), Instant::now());
+                self.core.handle(Event::Reload(Box::new(config)), Instant::now());
                 self.kernel.renamed();
                 self.advance(Scope::Everything).await;
                 self.scripts.after(&self.core, Occasion::Reload, true);

@@ -100,7 +100,11 @@ mod tests {
     fn chains(standings: &[([bool; 2], [u16; 2])]) -> String {
         let id = |number: usize| IspId::new(u8::try_from(number + 1).unwrap()).unwrap();
         let isps: Vec<NatIsp> = (0..standings.len())
-            .map(|number| NatIsp { id: id(number), device: format!("eth{number}"), ipv6: crate::nat::Ipv6Nat::default() })
+            .map(|number| NatIsp {
+                id: id(number),
+                device: format!("eth{number}"),
+                ipv6: crate::nat::Ipv6Nat::default(),
+            })
             .collect();
         let standings: Vec<Standing> = standings
             .iter()

@@ -54,7 +54,11 @@ mod tests {
     #[test]
     fn without_isps_or_marks_nothing_is_reset() {
         assert_eq!(chains(0x3f00, &[]), "");
-        let isp = NatIsp { id: IspId::new(1).unwrap(), device: "eth0".to_owned(), ipv6: crate::nat::Ipv6Nat::default() };
+        let isp = NatIsp {
+            id: IspId::new(1).unwrap(),
+            device: "eth0".to_owned(),
+            ipv6: crate::nat::Ipv6Nat::default(),
+        };
         assert_eq!(chains(0, &[isp]), "");
     }
 }

@@ -266,7 +266,7 @@ impl World {
     fn reload(&mut self, change: impl FnOnce(&mut Config)) {
         let mut config = self.core.config().clone();
         change(&mut config);
-        self.event(Event::Reload(config));
+        self.event(Event::Reload(Box::new(config)));
     }
 
     fn force(&mut self, place: usize, forced: Forced) {

@@ -35,7 +35,7 @@ fn a_policy_keeps_its_number_when_others_come_and_go() {
         World::new(with(&[policy("A", &["CABLE"]), policy("B", &["DSL"])]), Network::with_isps(3));
     assert_eq!(numbers(&world), named(&[(0, "default"), (1, "A"), (2, "B")]));
     let swapped = with(&[policy("B", &["DSL"]), policy("C", &["LTE"])]);
-    world.event(Event::Reload(swapped));
+    world.event(Event::Reload(Box::new(swapped)));
     assert_eq!(numbers(&world), named(&[(0, "default"), (1, "C"), (2, "B")]));
     let rules = &world.plan().maps.rules;
     assert_eq!(rules.fields.policies[..2], [2, 1], "rules lead to the numbers");

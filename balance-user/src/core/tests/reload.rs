@@ -95,7 +95,7 @@ fn more_isps_than_the_mask_has_room_for_are_refused() {
 
     let mut world = World::of(4);
     let before = world.plan();
-    world.event(Event::Reload(narrow));
+    world.event(Event::Reload(Box::new(narrow)));
     assert_eq!(world.plan(), before, "the old config stays in force");
     assert_eq!(world.core.config().mark_mask, 0x3f00);
 }

@@ -149,7 +149,7 @@ impl World {
             Step::Reload(change) => {
                 let mut config = self.core.config().clone();
                 change.apply(&mut config);
-                Some(Event::Reload(config))
+                Some(Event::Reload(Box::new(config)))
             }
         }
     }
