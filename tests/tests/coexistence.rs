@@ -260,6 +260,8 @@ fn foreign_bits_of_both_marks_survive_from_end_to_end() {
         }
     }";
     lab.router().feed("nft", &["-f", "-"], foreign).unwrap();
+    // What goes fast is seen by nobody.
+    lab.write_config(&format!("acceleration = \"off\"\n{}", lab.config())).unwrap();
     let _daemon = lab.start_up().unwrap();
     let mut live = live_flows(&lab);
     for _ in 0..3 {

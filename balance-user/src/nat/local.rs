@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use balance_common::{Family, IspId};
 
+use super::npt::Ipv6Nat;
 use super::table::{NatIsp, elements, quoted};
 use crate::conntrack::IspMark;
 
@@ -43,8 +44,9 @@ pub fn local_chains(mark_mask: u32, isps: &[NatIsp], standings: &[Standing]) -> 
 		meta l4proto != {{ tcp, udp }} return
 		ct mark & {mark_mask:#x} != 0 return
 		oifname != {{ {devices} }} return
-		fib saddr . oif type != local meta mark set 0 return
+{prefixes}		fib saddr . oif type != local meta mark set 0 return
 "#,
+        prefixes = deciding_prefixes(isps),
         others = !mark_mask,
         devices = devices.join(", "),
     );
@@ -79,6 +81,19 @@ pub fn local_chains(mark_mask: u32, isps: &[NatIsp], standings: &[Standing]) -> 
     text + "\t}\n" + &moves
 }
 
+/// Sources in prefixes that decide the ISP have been given its mark just before.
+fn deciding_prefixes(isps: &[NatIsp]) -> String {
+    let prefix = |isp: &NatIsp| match isp.ipv6 {
+        Ipv6Nat::Source { own, decides: true } => Some(own),
+        _ => None,
+    };
+    let prefixes: Vec<_> = isps.iter().filter_map(prefix).collect();
+    if prefixes.is_empty() {
+        return String::new();
+    }
+    format!("\t\tip6 saddr {{ {} }} return\n", elements(&prefixes, ToString::to_string))
+}
+
 /// The statement that gives packets one of these marks, each with its weight.
 fn choice(takers: &[(u32, u32)]) -> String {
     if let [(only, _)] = takers {
@@ -100,11 +115,7 @@ mod tests {
     fn chains(standings: &[([bool; 2], [u16; 2])]) -> String {
         let id = |number: usize| IspId::new(u8::try_from(number + 1).unwrap()).unwrap();
         let isps: Vec<NatIsp> = (0..standings.len())
-            .map(|number| NatIsp {
-                id: id(number),
-                device: format!("eth{number}"),
-                ipv6: crate::nat::Ipv6Nat::default(),
-            })
+            .map(|number| NatIsp { id: id(number), device: format!("eth{number}"), ipv6: Ipv6Nat::default() })
             .collect();
         let standings: Vec<Standing> = standings
             .iter()

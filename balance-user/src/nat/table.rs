@@ -80,7 +80,7 @@ fn body(mask: u32, isps: &[Isp<'_>]) -> String {
 		comment "Of this machine itself: packets of a flow that has an ISP are routed there, replies above all."
 		type route hook output priority mangle; policy accept;
 		meta mark & {mask:#x} == 0 ct mark & {mask:#x} vmap {{ {marks} }}
-		meta mark & {others:#x} == 0 ct mark & {mask:#x} vmap {{ {marks} }}
+		meta l4proto {{ tcp, udp }} meta mark & {others:#x} == 0 ct mark & {mask:#x} vmap {{ {marks} }}
 {steering_own}	}}
 	chain postrouting {{
 		comment "New flows that leave by an ISP: tie them to it and masquerade them."

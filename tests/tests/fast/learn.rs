@@ -8,7 +8,9 @@ use balance_lab::addresses::{SERVER_PORT, SINK_PORT, internet};
 use balance_lab::{Echo, Family, Lab, open_flows, ready, wait_until};
 use socket2::SockRef;
 
-use crate::support::{FAMILIES, KINDS, Live, SOON, cached, fast_packets, lab, packets, start, with_each};
+use crate::support::{
+    FAMILIES, KINDS, Live, SOON, cached, fast_packets, in_quiet, lab, packets, start, with_each,
+};
 
 #[test]
 fn flows_that_were_answered_go_fast() {
@@ -137,6 +139,7 @@ fn packets_that_begin_and_end_a_connection_are_seen_by_conntrack() {
 
 #[test]
 fn without_acceleration_no_packet_goes_fast() {
+    let _others = in_quiet();
     if !ready() {
         return;
     }

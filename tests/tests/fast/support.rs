@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, Map, MapData};
@@ -31,14 +32,36 @@ pub(crate) const KINDS: [(Transport, Family); 4] = [
     (Transport::Udp, Family::V6),
 ];
 
-/// Runs a test with each kind of acceleration, if it can run here.
-pub(crate) fn with_each(test: impl Fn(&str)) {
+/// Whoever sends more than a core can take makes the kernel drop packets of all labs, which share its queues.
+static TRAFFIC: RwLock<()> = RwLock::new(());
+
+/// Runs a test with each kind of acceleration, if it can run here, while nobody floods.
+pub(crate) fn with_each(test: impl Fn(&str) + Sync) {
+    let _others = in_quiet();
+    if ready() {
+        std::thread::scope(|scope| {
+            for acceleration in ACCELERATIONS {
+                let test = &test;
+                scope.spawn(move || test(acceleration));
+            }
+        });
+    }
+}
+
+/// The same for a test that floods: with nothing else beside it.
+pub(crate) fn with_each_alone(test: impl Fn(&str)) {
+    let _alone = TRAFFIC.write().unwrap_or_else(PoisonError::into_inner);
     if ready() {
         for acceleration in ACCELERATIONS {
             println!("acceleration = {acceleration}");
             test(acceleration);
         }
     }
+}
+
+/// As long as this is kept, nobody floods.
+pub(crate) fn in_quiet() -> RwLockReadGuard<'static, ()> {
+    TRAFFIC.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The config of a lab with this acceleration and these further lines of `[fast_path]`.
