@@ -59,8 +59,15 @@ impl Scene {
     /// A connection from outside by an ISP to a server in the LAN: its outer and its inner end.
     fn inbound_by(&self, isp: &str, family: Family) -> (TcpStream, TcpStream) {
         let any = if family == Family::V4 { "0.0.0.0" } else { "::" };
-        let bind = || TcpListener::bind(SocketAddr::new(any.parse().unwrap(), PORT)).unwrap();
-        let listener = self.lab.lan().run(bind);
+        let bind = || TcpListener::bind(SocketAddr::new(any.parse().unwrap(), PORT)).ok();
+        // A process that is being spawned meanwhile has the last listener for a moment.
+        let mut listener = None;
+        wait_until(SOON, "the port", || {
+            listener = self.lab.lan().run(bind);
+            listener.is_some()
+        })
+        .unwrap();
+        let listener = listener.unwrap();
         let to = SocketAddr::new(self.lab.isp(isp).address(family), PORT);
         let outer = self.lab.internet().run(|| TcpStream::connect_timeout(&to, SOON)).unwrap();
         let (inner, _) = listener.accept().unwrap();
