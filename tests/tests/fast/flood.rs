@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use balance_lab::addresses::lan_host;
 use balance_lab::{Family, Flows, Lab, Transport, flood, open_flows};
 
-use crate::support::{FAMILIES, KINDS, SOON, caches, fast_packets, maps, start, with_each_alone};
+use crate::support::{FAMILIES, KINDS, SOON, caches, fast_packets, maps, start, with_tc_alone};
 
 /// How many flows of each kind there are, and how many of both families' the cache is made for.
 const ESTABLISHED: usize = 100;
@@ -141,10 +141,10 @@ fn established_flows_stay_in_the_cache(acceleration: &str, transport: Transport)
 
 #[test]
 fn a_flood_of_a_million_syns_evicts_no_established_flow() {
-    with_each_alone(|acceleration| established_flows_stay_in_the_cache(acceleration, Transport::Tcp));
+    with_tc_alone(|acceleration| established_flows_stay_in_the_cache(acceleration, Transport::Tcp));
 }
 
 #[test]
 fn a_scan_of_a_million_udp_ports_evicts_no_established_flow() {
-    with_each_alone(|acceleration| established_flows_stay_in_the_cache(acceleration, Transport::Udp));
+    with_tc_alone(|acceleration| established_flows_stay_in_the_cache(acceleration, Transport::Udp));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use balance_lab::addresses::internet;
 use balance_lab::{Lab, Tally, TransferServer, Transfers, wait_until};
 
-use crate::support::{FAMILIES, SOON, fast_packets, fast_ways, lab, with_each_alone};
+use crate::support::{FAMILIES, SOON, fast_packets, fast_ways, lab, with_tc_alone};
 
 const PORT: u16 = 7_002;
 const MIB: u64 = 1 << 20;
@@ -27,7 +27,7 @@ fn targets(count: usize) -> Vec<SocketAddr> {
 
 #[test]
 fn a_thousand_transfers_at_once_arrive_intact() {
-    with_each_alone(|acceleration| {
+    with_tc_alone(|acceleration| {
         let (lab, _daemon) = lab(acceleration);
         // A thousand times what a connection may have on the way is a lot.
         for host in [lab.lan(), lab.internet()] {
@@ -59,7 +59,7 @@ fn a_thousand_transfers_at_once_arrive_intact() {
 
 #[test]
 fn when_an_isp_dies_the_transfers_by_the_other_one_lose_nothing() {
-    with_each_alone(|acceleration| {
+    with_tc_alone(|acceleration| {
         for die in [|lab: &Lab| lab.isp("DSL").die_silently(), |lab: &Lab| lab.isp("DSL").set_carrier(false)]
         {
             let (lab, _daemon) = lab(acceleration);

@@ -8,6 +8,7 @@ use balance_lab::addresses::INTERNET_V6;
 use balance_lab::{
     Builder, Daemon, Flow, IspSpec, Lab, Server, Transport, ready, serve_tcp, serve_udp, wait_until,
 };
+use serde_json::Value;
 
 pub(crate) const SOON: Duration = Duration::from_secs(3);
 /// How long an answer is waited for where it may not come.
@@ -63,7 +64,9 @@ impl Scene {
         scene.lab.write_config(&scene.config(cable, dsl)).unwrap();
         scene.daemon = Some(scene.lab.start(&[]).unwrap());
         for isp in ["CABLE", "DSL"] {
-            scene.lab.wait_state(isp, "up").unwrap();
+            // It is up when one family is.
+            let waits = |status: &Value| status["reason"].as_str().is_some_and(|why| why.contains("waiting"));
+            scene.lab.wait_isp(isp, |status| status["state"] == "up" && !waits(status)).unwrap();
         }
         scene
     }
