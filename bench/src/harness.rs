@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use aya::maps::{Array, PerCpuArray};
+use aya::maps::{Array, DevMap, PerCpuArray};
 use aya::programs::{
     SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
 };
 use aya::{Ebpf, Pod};
-use balance_bench_ebpf::Injection;
+use balance_bench_ebpf::{Injection, TARGETS};
 use balance_lab::{Family, Host, Lab, wait_until};
 
 use crate::core::Core;
@@ -43,6 +43,8 @@ pub enum Exit {
     LanXdp,
     /// At the ISPs.
     Isps,
+    /// At the ISPs, whose devices are handed them in turn where eBPF first sees them, as they are.
+    Devices,
 }
 
 /// What came of some packets.
@@ -81,17 +83,25 @@ impl Harness {
     /// a program already.
     pub fn attach(lab: &Lab, core: Core, entrance: Entrance, exit: Exit) -> anyhow::Result<Self> {
         let mut programs = Ebpf::load(OBJECT).context("the kernel refuses the benchmark's maps")?;
-        for name in ["inject", "pass", "count"] {
+        for name in ["inject", "pass", "count", "spread_xdp"] {
             let program = xdp(&mut programs, name)?;
             program.load().with_context(|| format!("the kernel refuses the program {name}"))?;
         }
         match exit {
-            Exit::LanIngress => stop_at(&mut programs, lab.router(), "lan0")?,
+            Exit::LanIngress => attach_classifier(&mut programs, "stop", lab.router(), "lan0")?,
             Exit::LanXdp => attach_xdp(&mut programs, "count", lab.router(), "lan0")?,
-            Exit::Isps => {
-                for isp in lab.isps() {
-                    attach_xdp(&mut programs, "count", isp.host(), "router")?;
+            Exit::Isps => {}
+            Exit::Devices => {
+                target(&mut programs, lab)?;
+                match entrance {
+                    Entrance::Stack => attach_classifier(&mut programs, "spread", lab.router(), "lan0")?,
+                    Entrance::Wire => attach_xdp(&mut programs, "spread_xdp", lab.router(), "lan0")?,
                 }
+            }
+        }
+        if matches!(exit, Exit::Isps | Exit::Devices) {
+            for isp in lab.isps() {
+                attach_xdp(&mut programs, "count", isp.host(), "router")?;
             }
         }
         let (start, device) = match entrance {
@@ -188,11 +198,26 @@ fn attach_xdp(programs: &mut Ebpf, name: &str, host: &Host, device: &str) -> any
     Ok(())
 }
 
-fn stop_at(programs: &mut Ebpf, host: &Host, device: &str) -> anyhow::Result<()> {
-    let program: &mut SchedClassifier =
-        programs.program_mut("stop").context("no program stop")?.try_into()?;
-    program.load().context("the kernel refuses the program stop")?;
+fn attach_classifier(programs: &mut Ebpf, name: &str, host: &Host, device: &str) -> anyhow::Result<()> {
+    let program = programs.program_mut(name).with_context(|| format!("no program {name}"))?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load().with_context(|| format!("the kernel refuses the program {name}"))?;
     host.run(|| program.attach(device, TcAttachType::Ingress))?;
+    Ok(())
+}
+
+/// Writes the ISPs' devices into the maps of targets, over and over until these are full.
+fn target(programs: &mut Ebpf, lab: &Lab) -> anyhow::Result<()> {
+    let index = |name: &str| lab.router().run(|| nix::net::if_::if_nametoindex(name));
+    let devices = lab.isps().iter().map(|isp| index(&isp.device())).collect::<Result<Vec<u32>, _>>()?;
+    let each = || (0..TARGETS).zip(devices.iter().copied().cycle());
+    let map = programs.map_mut("TARGETS").context("no map TARGETS")?;
+    let mut targets = Array::<_, u32>::try_from(map)?;
+    each().try_for_each(|(place, device)| targets.set(place, device, 0))?;
+    let map = programs.map_mut("XDP_TARGETS").context("no map XDP_TARGETS")?;
+    let mut targets = DevMap::try_from(map)?;
+    // The devices have to be those of the router's namespace.
+    lab.router().run(|| each().try_for_each(|(place, device)| targets.set(place, device, None, 0)))?;
     Ok(())
 }
 

@@ -5,6 +5,9 @@ use balance_bench_ebpf::{HEADER_V4, HEADER_V6, Injection, PORT, checksum, fields
 
 use crate::maps::{INJECTION, next_flow};
 
+/// Where the source port of an IPv4 packet of the benchmark is.
+pub(crate) const SOURCE_PORT_V4: usize = 34;
+
 /// Where a kind of header has what.
 trait Layout {
     /// Length in bytes: a multiple of four, and two more.
@@ -86,6 +89,12 @@ pub(crate) fn is_ours(context: &XdpContext) -> bool {
         Some([0x86, 0xdd]) => is_udp_to_port(context, 20, 56),
         _ => false,
     }
+}
+
+/// The source port of a packet of the benchmark, if it is an IPv4 packet.
+#[inline(always)]
+pub(crate) fn source_port_v4(context: &XdpContext) -> Option<u16> {
+    read(context, SOURCE_PORT_V4).map(u16::from_be_bytes)
 }
 
 #[inline(always)]

@@ -7,6 +7,8 @@ pub const PORT: u16 = 9;
 pub const HEADER_V4: usize = 42;
 /// Length in bytes of the Ethernet, IPv6 and UDP headers.
 pub const HEADER_V6: usize = 62;
+/// The most devices that packets are handed to in turn: a power of two, and as many devices, or some more than once.
+pub const TARGETS: u32 = 64;
 /// Flows that differ in nothing but the source port: 2^15, and as many ports.
 const PORT_BITS: u32 = 15;
 const FIRST_PORT: u32 = 1 << PORT_BITS;

@@ -9,9 +9,12 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 #[expect(clippy::needless_pass_by_value, reason = "the macro hands the context over by value")]
 mod entry {
-    use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};
+    use aya_ebpf::bindings::{TC_ACT_PIPE, TC_ACT_SHOT, xdp_action};
+    use aya_ebpf::helpers::generated::bpf_redirect;
     use aya_ebpf::macros::{classifier, xdp};
     use aya_ebpf::programs::{TcContext, XdpContext};
+
+    use balance_bench_ebpf::TARGETS;
 
     use crate::{frame, maps};
 
@@ -43,6 +46,28 @@ mod entry {
     pub(crate) fn stop(_: TcContext) -> i32 {
         maps::count_arrived();
         TC_ACT_SHOT
+    }
+
+    /// Hands the benchmark's packets that enter the stack to the targets in turn, as they are.
+    #[classifier]
+    pub(crate) fn spread(context: TcContext) -> i32 {
+        let source_port = context.load::<u16>(frame::SOURCE_PORT_V4).map(u16::from_be);
+        match source_port.ok().and_then(|port| maps::TARGETS.get(u32::from(port) & (TARGETS - 1))) {
+            // SAFETY: a helper that takes two numbers.
+            Some(&device) if device != 0 => unsafe { bpf_redirect(device, 0) as i32 },
+            _ => TC_ACT_PIPE,
+        }
+    }
+
+    /// The same for frames that XDP sees.
+    #[xdp]
+    pub(crate) fn spread_xdp(context: XdpContext) -> u32 {
+        match frame::source_port_v4(&context) {
+            Some(port) if frame::is_ours(&context) => {
+                maps::XDP_TARGETS.redirect(u32::from(port) & (TARGETS - 1), 0).unwrap_or(xdp_action::XDP_PASS)
+            }
+            _ => xdp_action::XDP_PASS,
+        }
     }
 
     #[panic_handler]

@@ -1,8 +1,8 @@
 //! Every map.
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray};
-use balance_bench_ebpf::Injection;
+use aya_ebpf::maps::{Array, DevMap, PerCpuArray};
+use balance_bench_ebpf::{Injection, TARGETS as MOST_TARGETS};
 
 /// Which packets to make.
 #[map]
@@ -11,6 +11,14 @@ pub(crate) static INJECTION: Array<Injection> = Array::with_max_entries(1, 0);
 /// The flow of the next packet.
 #[map]
 static NEXT: PerCpuArray<u32> = PerCpuArray::with_max_entries(1, 0);
+
+/// The devices that packets are handed to in turn, for XDP.
+#[map]
+pub(crate) static XDP_TARGETS: DevMap = DevMap::with_max_entries(MOST_TARGETS, 0);
+
+/// The indices of the same devices, for TC.
+#[map]
+pub(crate) static TARGETS: Array<u32> = Array::with_max_entries(MOST_TARGETS, 0);
 
 /// How many packets have arrived.
 #[map]

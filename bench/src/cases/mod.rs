@@ -57,13 +57,15 @@ impl Case {
             // Where packets do not arrive there is no TCP.
             Group::Bulk => !self.is_floor(),
         };
+        // What is handed on as it is arrives nowhere, and differs between devices only.
+        let in_group = in_group && (self.exit != Exit::Devices || group == Group::Isps);
         in_group && (self.has_v6 || family == Family::V4)
     }
 
     /// Whether it measures only what the harness itself costs.
     #[must_use]
     pub fn is_floor(&self) -> bool {
-        self.exit != Exit::Isps
+        matches!(self.exit, Exit::LanIngress | Exit::LanXdp)
     }
 
     /// Whether it is balance itself.
@@ -102,7 +104,7 @@ const BALANCER: Case = Case {
 };
 
 /// Every case, in the order in which they are shown.
-pub const ALL: [Case; 10] = [
+pub const ALL: [Case; 12] = [
     Case {
         name: "floor",
         title: "harness alone",
@@ -118,6 +120,23 @@ pub const ALL: [Case; 10] = [
         exit: Exit::LanXdp,
         balances: false,
         tracks: false,
+        ..BALANCER
+    },
+    Case {
+        name: "devices",
+        title: "handed to the ISPs' devices, TC",
+        exit: Exit::Devices,
+        tracks: false,
+        has_v6: false,
+        ..BALANCER
+    },
+    Case {
+        name: "devices-xdp",
+        title: "handed to the ISPs' devices, XDP",
+        entrance: Entrance::Wire,
+        exit: Exit::Devices,
+        tracks: false,
+        has_v6: false,
         ..BALANCER
     },
     Case {
