@@ -235,19 +235,13 @@ impl Live {
         assert_eq!(self.flow.ask_socket().unwrap(), self.source, "{self}");
     }
 
-    /// What `conntrack -L` prints of it, a line, or nothing.
-    pub(crate) fn tracked(&self, lab: &Lab) -> String {
+    /// Has `conntrack` list (`-L`) or delete (`-D`) its entry; what that prints, a line, or nothing.
+    pub(crate) fn conntrack(&self, lab: &Lab, what: &str) -> String {
         let (protocol, family) = self.names();
         let port = self.flow.local_address().port();
-        let list = format!("conntrack -L -f {family} -p {protocol} --sport {port} -o id 2>/dev/null");
-        lab.router().sh(&list).unwrap()
-    }
-
-    /// The id of its conntrack entry.
-    pub(crate) fn id(&self, lab: &Lab) -> String {
-        let line = self.tracked(lab);
-        let id = line.split_whitespace().find_map(|word| word.strip_prefix("id="));
-        id.unwrap_or_else(|| panic!("{self} is not tracked: {line:?}")).to_owned()
+        lab.router()
+            .sh(&format!("conntrack {what} -f {family} -p {protocol} --sport {port} 2>/dev/null || true"))
+            .unwrap()
     }
 
     /// Its protocol and family, as `conntrack` and `nft` call them.
