@@ -7,7 +7,7 @@
 //!
 //! Traffic is real sockets: [`Flow`] and [`Flows`] ask the internet host which address it sees, [`Stream`] asks all the
 //! time, [`send_one_way`] only sends, [`Echo`] pings, [`Transfers`] move bytes in bulk and compare them, and [`flood`] does harm;
-//! a [`Port`] sends and receives whole frames. [`Isp`] fails in every way an ISP fails. [`Dump`] tells what is left behind.
+//! a [`Port`] sends and receives whole frames. [`Isp`] fails in every way an ISP fails; a [`Tunnel`] is a line of its own. [`Dump`] tells what is left behind.
 
 pub mod addresses;
 mod background;
@@ -37,6 +37,7 @@ pub mod status;
 mod steering;
 mod stream;
 mod transfer;
+mod tunnel;
 mod wire;
 
 pub use balance_common::Family;
@@ -52,9 +53,10 @@ pub use isp::{Forwarded, Isp, IspSpec};
 pub use lab::{Builder, Lab};
 pub use office::Office;
 pub use port::{Cut, Frame, Partial, Port};
-pub use ready::{ready, wait_until};
+pub use ready::{ready, ready_with, wait_until};
 pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use steering::{LOOPBACK, Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
 pub use transfer::{Tally, TransferServer, Transferred, Transfers};
+pub use tunnel::Tunnel;
 pub use wire::Transport;

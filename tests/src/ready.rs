@@ -15,9 +15,18 @@ const POLL_TIME: Duration = Duration::from_millis(2);
 /// # Panics
 /// In CI (`CI=true`), where a test that does not run is a failure.
 #[must_use]
-#[expect(clippy::print_stdout, reason = "this is the test's own output, counted by who runs the tests")]
 pub fn ready() -> bool {
-    let Some(missing) = missing() else { return true };
+    ready_with(&[])
+}
+
+/// The same for a test that wants some programs more.
+///
+/// # Panics
+/// As [`ready`].
+#[must_use]
+#[expect(clippy::print_stdout, reason = "this is the test's own output, counted by who runs the tests")]
+pub fn ready_with(programs: &[&str]) -> bool {
+    let Some(missing) = missing(programs) else { return true };
     let thread = std::thread::current();
     let line = format!("SKIPPED: {} needs {missing}", thread.name().unwrap_or("the lab"));
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
@@ -42,7 +51,7 @@ pub fn wait_until(timeout: Duration, what: &str, mut condition: impl FnMut() -> 
 }
 
 /// The first thing that the lab needs and this machine lacks.
-fn missing() -> Option<String> {
+fn missing(programs: &[&str]) -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("root".to_owned());
     }
@@ -52,7 +61,7 @@ fn missing() -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed =
         |tool: &&str| std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
-    let tool = ["ip", "tc", "nft", "conntrack"].into_iter().find(|tool| !installed(tool));
+    let tool = ["ip", "tc", "nft", "conntrack"].iter().chain(programs).find(|tool| !installed(tool));
     tool.map(|tool| format!("the program {tool}"))
         .or_else(|| (!Path::new("/sys/fs/bpf").is_dir()).then(|| "the directory /sys/fs/bpf".to_owned()))
 }

@@ -32,11 +32,18 @@ pub(crate) const LAB_TOOLS: [SystemTool; 3] = [
     SystemTool { program: "conntrack", package: "conntrack" },
 ];
 
+/// What tests put beside it.
+const TEST_TOOLS: [SystemTool; 2] = [
+    SystemTool { program: "dnsmasq", package: "dnsmasq-base" },
+    SystemTool { program: "udhcpc", package: "udhcpc" },
+];
+
 /// Runs the tests. Success is that none failed and, in CI, that none was skipped.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     build_ebpf::ensure_current()?;
     if tools::is_root() {
         tools::ensure_system_tools(&LAB_TOOLS)?;
+        tools::ensure_system_tools(&TEST_TOOLS)?;
     } else {
         println!("Not root: tests that need the kernel will be skipped.");
     }
