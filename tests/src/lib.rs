@@ -37,6 +37,7 @@ pub mod status;
 mod steering;
 mod stream;
 mod transfer;
+mod tunnel;
 mod wire;
 
 pub use balance_common::Family;
@@ -57,4 +58,5 @@ pub use server::{Server, Sink, serve_tcp, serve_udp};
 pub use steering::{LOOPBACK, Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
 pub use transfer::{Tally, TransferServer, Transferred, Transfers};
-pub use wire::Transport;
+pub use tunnel::Tunnel;
+pub use wire::{KINDS, Transport};

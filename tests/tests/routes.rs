@@ -1,21 +1,13 @@
 //! Networks behind devices: `[[route]]`.
 #![cfg(test)]
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use balance_lab::addresses::{SERVER_PORT, lan_host};
 use balance_lab::{
-    Daemon, Family, Flow, Host, Lab, Server, Transport, ready, serve_tcp, serve_udp, wait_until,
+    Daemon, Family, Flow, Host, Lab, Server, Transport, Tunnel, ready, serve_tcp, serve_udp, wait_until,
 };
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -143,61 +135,6 @@ fn routes_of_somebody_else_to_the_same_network_stay_and_win() {
     }
 }
 
-/// A tun device that carries packets to another machine's.
-struct Tunnel {
-    stop: Arc<AtomicBool>,
-    pump: Option<JoinHandle<()>>,
-}
-
-impl Tunnel {
-    /// Makes `tun0` on both machines, without addresses.
-    fn between(one: &Host, other: &Host) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ends = [one.run(tun), other.run(tun)];
-        let flag = Arc::clone(&stop);
-        let pump = std::thread::spawn(move || {
-            let mut packet = [0; 2048];
-            while !flag.load(Ordering::Relaxed) {
-                let mut polled = [0, 1].map(|end: usize| PollFd::new(ends[end].as_fd(), PollFlags::POLLIN));
-                let _ = poll(&mut polled, 10_u16);
-                for (from, to) in [(0, 1), (1, 0)] {
-                    while let Ok(length) = (&ends[from]).read(&mut packet) {
-                        // Full, or not up: lost, as on any line.
-                        let _ = (&ends[to]).write(&packet[..length]);
-                    }
-                }
-            }
-        });
-        Self { stop, pump: Some(pump) }
-    }
-}
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = self.pump.take().map(JoinHandle::join);
-    }
-}
-
-/// The other side of a tun device `tun0` of the calling thread's machine.
-fn tun() -> File {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open("/dev/net/tun")
-        .unwrap();
-    let mut request = [0_u8; 40];
-    request[..4].copy_from_slice(b"tun0");
-    let flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).unwrap();
-    request[16..18].copy_from_slice(&flags.to_ne_bytes());
-    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which is as long as this array and lives through the call.
-    let result =
-        unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::TUNSETIFF, &mut request) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    file
-}
-
 #[test]
 fn a_network_behind_a_tun_device_that_comes_later_is_reached_unmasqueraded_and_through_a_gateway() {
     if !ready() {
@@ -216,7 +153,7 @@ gateway = \"fd98::2\"
     let _daemon = start(&lab, routes);
     assert_eq!(ours(&lab), "", "there is no tun0");
     let far = Host::new("far").unwrap();
-    let _tunnel = Tunnel::between(lab.router(), &far);
+    let _tunnel = Tunnel::between(lab.router(), &far).unwrap();
     let _servers = serve(&far);
     lab.router()
         .ip(&lines("link set tun0 up\naddr add 10.98.0.1/30 dev tun0\naddr add fd98::1/64 dev tun0 nodad"))
