@@ -33,6 +33,7 @@ pub use path::name_of as family_name;
 use plan::Plan;
 pub use planner::nft_table_name;
 use policies::Policies;
+pub use policies::last_resort_of;
 
 /// Something that happened.
 #[derive(Debug)]
