@@ -24,12 +24,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 const HASTE: Duration = Duration::from_millis(50);
 
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-pub(crate) const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// Whoever sends more than a core can take makes the kernel drop packets of all labs, which share its queues.
 static TRAFFIC: RwLock<()> = RwLock::new(());

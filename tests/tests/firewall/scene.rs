@@ -17,12 +17,6 @@ pub(crate) const PORTS: [u16; 2] = [6000, 6001];
 pub(crate) const FORWARDED: u16 = 6002;
 
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-pub(crate) const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// A lab with servers on the router and in both of its LANs.
 pub(crate) struct Scene {
