@@ -22,6 +22,7 @@ use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
 
+pub use self::policies::last_resort_of;
 use crate::config::{Config, Ipv6Mode, IspConfig};
 use crate::sysctl::SysctlFacts;
 use health::Probe;
@@ -33,7 +34,6 @@ pub use path::name_of as family_name;
 use plan::Plan;
 pub use planner::nft_table_name;
 use policies::Policies;
-pub use policies::last_resort_of;
 
 /// Something that happened.
 #[derive(Debug)]
