@@ -2,19 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
-#[path = "config/malformed.rs"]
+#[path = "config/errors.rs"]
+mod errors;
+#[path = "config/malformed/mod.rs"]
 mod malformed;
 #[path = "config/properties.rs"]
 mod properties;
+#[path = "config/save.rs"]
+mod save;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
 use balance_common::Sticky;
 use balance_user::config::policy::{LastResort, RuleTarget};
-use balance_user::config::save::{SaveError, save_weight, set_weight};
 use balance_user::config::{
     Acceleration, Attach, ClampMss, Config, ConfigError, FastPathConfig, FirewallConfig, ForwardConfig,
     Ipv6Mode, Mode, MonitorConfig, Ports, Protocol, RoutingConfig,
@@ -313,183 +315,11 @@ fn where_no_mark_is_left_for_lost_connections_they_are_not_reset() {
 }
 
 #[test]
-fn each_malformed_config_gives_its_error_at_its_place() {
-    assert!(malformed::CASES.len() >= 100, "{} cases", malformed::CASES.len());
-    let mut names: Vec<_> = malformed::CASES.iter().map(|case| case.0).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), malformed::CASES.len(), "two cases have the same name");
-    let mut failures = Vec::new();
-    for (name, text, line, fragment) in malformed::CASES {
-        match parse(text) {
-            Ok(_) => failures.push(format!("{name}: taken")),
-            Err(error) => {
-                let fault = error.fault().unwrap();
-                let one_line = !fault.message.contains('\n');
-                if fault.line != *line || !fault.message.contains(fragment) || !one_line {
-                    failures.push(format!("{name}: wants line {line} and {fragment:?}:\n{error}"));
-                }
-                assert_points_into(&error, text);
-            }
-        }
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-/// The caret stands under a character of its line, or right behind the last.
-fn assert_points_into(error: &ConfigError, text: &str) {
-    let fault = error.fault().unwrap();
-    let line = text.split('\n').nth(fault.line - 1).unwrap();
-    let line = line.trim_start_matches('\u{feff}').trim_end_matches('\r');
-    assert!((1..=line.chars().count() + 1).contains(&fault.column), "{error}");
-    let shown = error.to_string();
-    let carets = shown.lines().last().unwrap();
-    let length = fault.line.to_string().len() + " | ".len() + line.chars().count();
-    assert!(carets.ends_with('^'), "{shown}");
-    assert!(carets.chars().count() <= length + 1, "{shown}");
-}
-
-#[test]
-fn errors_show_the_line_with_the_place_underlined() {
-    let case = |text: &str, expected: &str| assert_eq!(parse(text).unwrap_err().to_string(), expected);
-    case(
-        "mode = \"balanced\"\n\n[[isp]]\nname = \"DSL\"\ndevice = \"ppp0\"\n\nweight = 0\n",
-        "balance.toml:7:10: weight must be between 1 and 1000\n  |\n7 | weight = 0\n  |          ^",
-    );
-    case(
-        "[[isp]]\r\nname = \"A\"\r\n\tdevise\t= \"a0\"\r\n",
-        "balance.toml:3:2: unknown key `devise`: [[isp]] can have name, device, weight, tier, gateway, targets, ipv6, \
-         prefix, monitor\n  |\n3 | \tdevise\t= \"a0\"\n  | \t^^^^^^",
-    );
-    case(
-        "isp = [{ name = \"Zürich\", device = \"a0\" }]",
-        "balance.toml:1:17: name must be 1 to 31 letters, digits, `-` and `_`, and start with a letter\n  |\n\
-         1 | isp = [{ name = \"Zürich\", device = \"a0\" }]\n  |                 ^^^^^^^^",
-    );
-    case(
-        "isp = [{ name = 'Ä', device = 'a', weight = '1' }]",
-        "balance.toml:1:17: name must be 1 to 31 letters, digits, `-` and `_`, and start with a letter\n  |\n\
-         1 | isp = [{ name = 'Ä', device = 'a', weight = '1' }]\n  |                 ^^^",
-    );
-    case(
-        "[[isp]]\nname = \"A\"\ndevice = \"a0\" # größer\ntargets = [\"1.1.1.1\", \"é\"]",
-        "balance.toml:4:23: targets must be an IPv4 or IPv6 address, without prefix length or device\n  |\n\
-         4 | targets = [\"1.1.1.1\", \"é\"]\n  |                       ^^^",
-    );
-}
-
-#[test]
-fn a_file_that_cannot_be_read_is_one_clear_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let missing = folder.path().join("none.toml");
-    let error = Config::load(&missing).unwrap_err();
-    assert!(error.fault().is_none());
-    let text = error.to_string();
-    assert!(text.starts_with(&format!("{}: there is no such file", missing.display())), "{text}");
-    assert!(Config::load(folder.path()).unwrap_err().to_string().contains("cannot be read"));
-
-    let latin1 = folder.path().join("latin1.toml");
-    fs::write(&latin1, b"mode = \"balanced\"\n# gr\xfc\xdfe\n").unwrap();
-    let error = Config::load(&latin1).unwrap_err();
-    let fault = error.fault().unwrap();
-    assert_eq!((fault.line, fault.column), (2, 5));
-    assert!(fault.message.contains("not UTF-8"));
-}
-
-#[test]
 fn a_good_file_is_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("balance.toml");
     fs::write(&path, SAMPLE).unwrap();
     assert_eq!(Config::load(&path).unwrap(), parse(SAMPLE).unwrap());
-}
-
-#[test]
-fn set_weight_changes_the_number_and_nothing_else() {
-    let changed = set_weight(SAMPLE, "CABLE", 17).unwrap();
-    assert_eq!(changed, SAMPLE.replace("weight = 3  ", "weight = 17  "));
-    assert_eq!(parse(&changed).unwrap().isps[0].weight, 17);
-}
-
-#[test]
-fn set_weight_adds_the_key_where_there_is_none() {
-    for (before, after) in [
-        (
-            "[[isp]]\n  name = \"A\" # c\n  device = \"a\"\n",
-            "[[isp]]\n  name = \"A\" # c\n  weight = 5\n  device = \"a\"\n",
-        ),
-        ("[[isp]]\r\ndevice='a'\r\nname='A'\r\n", "[[isp]]\r\ndevice='a'\r\nname='A'\r\nweight = 5\r\n"),
-        ("[[isp]]\ndevice='a'\nname='A'", "[[isp]]\ndevice='a'\nname='A'\nweight = 5"),
-        ("isp=[{name='A',device='a'}]", "isp=[{name='A', weight = 5,device='a'}]"),
-        ("isp=[{device='a', name='A' }]", "isp=[{device='a', name='A', weight = 5 }]"),
-        (
-            "[[isp]]\nname='A'\ndevice='a'\n[isp.monitor]\nquorum=1\n",
-            "[[isp]]\nname='A'\nweight = 5\ndevice='a'\n[isp.monitor]\nquorum=1\n",
-        ),
-    ] {
-        assert_eq!(set_weight(before, "A", 5).unwrap(), after);
-        assert_eq!(parse(after).unwrap().isps[0].weight, 5);
-    }
-}
-
-#[test]
-fn set_weight_finds_the_isp_as_people_write_it_or_says_there_is_none() {
-    assert_eq!(set_weight(MINIMAL, "a", 2).unwrap(), set_weight(MINIMAL, "A", 2).unwrap());
-    assert!(matches!(set_weight(MINIMAL, "B", 2), Err(SaveError::NoSuchIsp { .. })));
-    assert!(matches!(set_weight("", "A", 2), Err(SaveError::NoSuchIsp { .. })));
-    assert!(matches!(set_weight("isp = 1", "A", 2), Err(SaveError::NoSuchIsp { .. })));
-    assert!(matches!(set_weight("isp = [", "A", 2), Err(SaveError::Config(_))));
-    for weight in [0, 1001, u16::MAX] {
-        assert!(matches!(set_weight(MINIMAL, "A", weight), Err(SaveError::Weight)));
-    }
-}
-
-#[test]
-fn saving_keeps_mode_owner_and_link_and_leaves_no_other_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let real = folder.path().join("real.toml");
-    let link = folder.path().join("balance.toml");
-    fs::write(&real, SAMPLE).unwrap();
-    fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
-    // Only root can give files away; for others the owner is kept anyhow.
-    let given = std::os::unix::fs::chown(&real, Some(12), Some(34)).is_ok();
-    symlink("real.toml", &link).unwrap();
-
-    save_weight(&link, "DSL", 9).unwrap();
-
-    assert_eq!(fs::read_to_string(&real).unwrap(), set_weight(SAMPLE, "DSL", 9).unwrap());
-    let metadata = fs::metadata(&real).unwrap();
-    assert_eq!(metadata.mode() & 0o7777, 0o640);
-    assert!(!given || (metadata.uid(), metadata.gid()) == (12, 34));
-    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
-}
-
-#[test]
-fn a_failed_save_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("balance.toml");
-    fs::write(&path, SAMPLE).unwrap();
-    let error = save_weight(&path, "LTE", 9).unwrap_err();
-    assert_eq!(error.to_string(), format!("{}: there is no ISP named LTE", path.display()));
-    assert_eq!(fs::read_to_string(&path).unwrap(), SAMPLE);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    assert!(save_weight(&folder.path().join("none"), "DSL", 9).is_err());
-}
-
-#[test]
-fn saves_at_the_same_time_do_not_undo_each_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("balance.toml");
-    fs::write(&path, SAMPLE).unwrap();
-    std::thread::scope(|scope| {
-        for isp in ["CABLE", "DSL"] {
-            let path = &path;
-            scope.spawn(move || (1..=50).for_each(|weight| save_weight(path, isp, weight * 20).unwrap()));
-        }
-    });
-    let weights: Vec<_> = Config::load(&path).unwrap().isps.iter().map(|isp| isp.weight).collect();
-    assert_eq!(weights, [1000, 1000]);
 }
 
 #[test]

@@ -140,6 +140,19 @@ impl Daemon {
         kill(pid, signal).with_context(|| format!("cannot send {signal} to the daemon"))
     }
 
+    /// Replaces the file of [`Lab::write_config`] and has it read again; returns when that has been taken over.
+    ///
+    /// # Errors
+    /// When it has not within ten seconds, with what the daemon said.
+    pub fn reload(&self, lab: &Lab, toml: &str) -> anyhow::Result<()> {
+        let readies = || self.notifications().iter().filter(|line| *line == "READY=1").count();
+        let before = readies();
+        lab.write_config(toml)?;
+        self.signal(Signal::SIGHUP)?;
+        wait_until(TIMEOUT, "the reload", || readies() > before)
+            .with_context(|| format!("the daemon said:\n{}", self.stderr()))
+    }
+
     /// Ends it with `SIGKILL`.
     ///
     /// # Errors

@@ -59,4 +59,4 @@ pub use steering::{LOOPBACK, Outcome, Program, Steering};
 pub use stream::{Stream, StreamReport};
 pub use transfer::{Tally, TransferServer, Transferred, Transfers};
 pub use tunnel::Tunnel;
-pub use wire::Transport;
+pub use wire::{KINDS, Transport};

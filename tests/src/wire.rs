@@ -21,6 +21,14 @@ pub enum Transport {
     Udp,
 }
 
+/// Every transport in every family.
+pub const KINDS: [(Transport, Family); 4] = [
+    (Transport::Tcp, Family::V4),
+    (Transport::Tcp, Family::V6),
+    (Transport::Udp, Family::V4),
+    (Transport::Udp, Family::V6),
+];
+
 /// Address and port that the server saw a request come from, with the request's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {

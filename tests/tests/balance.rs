@@ -5,17 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use balance_common::layout::Verdict;
-use balance_lab::{Family, Flows, Isp, Lab, Transport, open_flows, ready};
+use balance_lab::{Family, Flows, Isp, KINDS, Lab, Transport, open_flows, ready};
 use balance_user::datapath::{Maps, Pins};
 
 const SOON: Duration = Duration::from_secs(5);
 const FLOWS_OF_A_KIND: usize = 2_500;
-const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// Flows, and the ISP that each used at first.
 struct Crowd<'a> {

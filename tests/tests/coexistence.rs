@@ -13,18 +13,12 @@ use aya::{Ebpf, EbpfLoader};
 use balance_common::layout::{Device, IspCounters};
 use balance_lab::addresses::{SERVER_PORT, lan_host};
 use balance_lab::{
-    Family, Flow, Host, Lab, Server, Transport, ask_tcp, open_new_flows, ready, send_one_way, serve_tcp,
-    serve_udp, wait_until,
+    Family, Flow, Host, KINDS, Lab, Server, Transport, ask_tcp, open_new_flows, ready, send_one_way,
+    serve_tcp, serve_udp, wait_until,
 };
 use balance_user::datapath::OBJECT;
 
 const SOON: Duration = Duration::from_secs(3);
-const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// One flow of each kind by each of the ISPs.
 fn live_flows(lab: &Lab) -> Vec<(Flow, String)> {

@@ -9,8 +9,8 @@ use anyhow::Context;
 use balance_lab::addresses::{INTERNET_V4, INTERNET_V6, ROUTER_V4, ROUTER_V6, lan_host};
 use balance_lab::checks::{SOON, changes};
 use balance_lab::{
-    Daemon, Dump, Family, Flow, Host, Isp, Lab, Office, Server, Transport, ready, serve_tcp, serve_udp,
-    wait_until,
+    Daemon, Dump, Family, Flow, Host, Isp, KINDS, Lab, Office, Server, Transport, ready, serve_tcp,
+    serve_udp, wait_until,
 };
 use nix::sys::signal::Signal;
 
@@ -26,13 +26,6 @@ const RANGE: (u16, u16) = (6100, 6110);
 const CABLE_ONLY: u16 = 6201;
 /// Forwarded, but not for the LANs.
 const NO_HAIRPIN: u16 = 6202;
-
-const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// A lab with two hosts in its LAN, the first of which has servers, and one in another.
 struct Scene {

@@ -8,7 +8,6 @@ use anyhow::Context;
 use balance_lab::{
     Daemon, Dump, Family, Flow, Flows, IspSpec, Lab, Transport, open_new_flows, ready, wait_until,
 };
-use nix::sys::signal::Signal;
 
 const SOON: Duration = Duration::from_secs(5);
 const QUICK: &str = "\n[monitor]\nup_after = \"300ms\"\n";
@@ -78,11 +77,7 @@ impl<'a> Live<'a> {
 
 /// Has the daemon read its config again and waits until it has.
 fn reload(lab: &Lab, daemon: &Daemon, config: &str) {
-    let readies = || daemon.notifications().iter().filter(|line| *line == "READY=1").count();
-    let before = readies();
-    lab.write_config(config).unwrap();
-    daemon.signal(Signal::SIGHUP).unwrap();
-    wait_until(SOON, "the reload", || readies() > before).unwrap();
+    daemon.reload(lab, config).unwrap();
 }
 
 #[test]

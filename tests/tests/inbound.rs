@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use balance_lab::addresses::{INTERNET_V4, INTERNET_V6, lan_host};
-use balance_lab::{Family, Flow, Isp, Lab, Server, Transport, ready, serve_tcp, serve_udp};
+use balance_lab::{Family, Flow, Isp, KINDS, Lab, Server, Transport, ready, serve_tcp, serve_udp};
 
 const SOON: Duration = Duration::from_secs(3);
 /// Where a server of the router answers.
@@ -15,12 +15,6 @@ const ROUTER_PORT: u16 = 6000;
 /// What the router forwards to `LAN_PORT` of the LAN host.
 const FORWARDED_PORT: u16 = 6001;
 const LAN_PORT: u16 = 6002;
-const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// A lab with servers on the router and, behind a port forward that somebody else has set up, in the LAN.
 struct Scene {

@@ -9,17 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use balance_lab::addresses::SERVER_PORT;
-use balance_lab::{Child, Family, Flow, IspSpec, Lab, Transport, ready, wait_until};
+use balance_lab::{Child, Family, Flow, IspSpec, KINDS, Lab, Transport, ready, wait_until};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_millis(300);
-const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// The internet host by another of its addresses.
 fn internet(last: u8, family: Family) -> SocketAddr {
@@ -172,6 +167,69 @@ fn the_last_resort_of_a_policy_without_an_isp_is_as_configured() {
     for last in 40..=42 {
         all_by(&lab, 0, last, "DSL");
     }
+}
+
+#[test]
+fn status_tells_who_has_the_flows_of_each_policy_also_without_the_daemon() {
+    if !ready() {
+        return;
+    }
+    let lab = three_isps();
+    let policies = r#"
+[[policy]]
+name = "default"
+isps = ["CABLE", { name = "DSL", weight = 2 }, "LTE"]
+sticky = "source"
+
+[[policy]]
+name = "CALLS"
+isps = ["DSL", { name = "LTE", tier = 2 }]
+sticky = "destination"
+last_resort = "drop"
+
+[[rule]]
+dscp = "ef"
+to = "CALLS"
+
+[[rule]]
+destination = "203.0.113.10"
+to = "CABLE"
+"#;
+    lab.write_config(&format!("{}\n{policies}", lab.config())).unwrap();
+    let daemon = lab.start_up().unwrap();
+    let policy = |name: &str, sticky: &str, last_resort: &str, isps: &[(&str, f64)]| {
+        let share = |(name, share): &(&str, f64)| json!({ "name": name, "ipv4": share, "ipv6": share });
+        let isps: Vec<_> = isps.iter().map(share).collect();
+        json!({ "name": name, "sticky": sticky, "last_resort": last_resort, "isps": isps })
+    };
+    let cable = policy("CABLE", "flow", "main", &[("CABLE", 1.0)]);
+    assert_eq!(
+        lab.status().unwrap()["policies"],
+        json!([
+            policy("default", "source", "main", &[("CABLE", 0.25), ("DSL", 0.5), ("LTE", 0.25)]),
+            policy("CALLS", "destination", "drop", &[("DSL", 1.0)]),
+            cable,
+        ])
+    );
+    lab.isp("DSL").die_silently().unwrap();
+    lab.wait_state("DSL", "down").unwrap();
+    let without_dsl = json!([
+        policy("default", "source", "main", &[("CABLE", 0.5), ("LTE", 0.5)]),
+        policy("CALLS", "destination", "drop", &[("LTE", 1.0)]),
+        cable,
+    ]);
+    assert_eq!(lab.status().unwrap()["policies"], without_dsl);
+    daemon.kill9().unwrap();
+    assert_eq!(lab.status().unwrap()["policies"], without_dsl);
+    let table = "
+POLICY   STICKY       LAST RESORT  SHARE
+default  source       main         CABLE 50%, LTE 50%
+CALLS    destination  drop         LTE 100%
+CABLE    flow         main         CABLE 100%
+
+daemon: not running";
+    let text = lab.balance_ok(&["status"]).unwrap();
+    assert!(text.contains(table), "{text}");
 }
 
 /// Addresses of the LAN's host beside its own, 10.77.x.y.

@@ -1,7 +1,7 @@
 //! Wrong configs, wrong command lines, and `--dry-run`: nothing is changed.
 #![cfg(test)]
 
-#[path = "../../balance-user/tests/config/malformed.rs"]
+#[path = "../../balance-user/tests/config/malformed/mod.rs"]
 mod malformed;
 
 use std::fs;
@@ -44,18 +44,19 @@ fn a_malformed_config_is_refused_with_its_place_and_changes_nothing() {
     let lab = Lab::new().unwrap();
     let before = Dump::take(lab.router()).unwrap();
     let mut failures = Vec::new();
-    for (name, text, line, fragment) in malformed::CASES {
+    let cases = malformed::cases();
+    assert!(cases.len() >= 100);
+    for (name, text, line, fragment) in cases {
         let path = lab.write_config(text).unwrap();
         let path = path.to_str().unwrap();
         for arguments in [&["check", path] as &[_], &["run", "--config", path]] {
             let output = lab.balance(arguments).unwrap();
             failures.extend(
-                fault(&output, path, *line, fragment).map(|fault| format!("{name}: {arguments:?}: {fault}")),
+                fault(&output, path, line, fragment).map(|fault| format!("{name}: {arguments:?}: {fault}")),
             );
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(malformed::CASES.len() >= 100);
     assert_eq!(changes(&lab, &before), Vec::<String>::new());
 }
 

@@ -3,17 +3,11 @@
 
 use std::time::Duration;
 
-use balance_lab::{Family, Flow, Flows, Lab, Transport, open_new_flows, ready, wait_until};
+use balance_lab::{Family, Flow, Flows, KINDS, Lab, Transport, open_new_flows, ready, wait_until};
 
 const SOON: Duration = Duration::from_secs(5);
 const NEVER: Duration = Duration::from_millis(300);
 const CONFIG: &str = "/run/balance.toml";
-const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// Some flows of each kind.
 struct Crowd {

@@ -1,5 +1,6 @@
 //! What `status` tells: one structure, from which both the JSON and the text are made.
 
+mod policies;
 mod text;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{DeviceAcceleration, LocalTraffic};
 
+pub use self::policies::{Policy, Share};
 pub use self::text::{render, render_short};
 
 /// The state of an instance. This is the JSON of `status --json`.
@@ -20,6 +22,8 @@ pub struct Report {
     pub daemon: Daemon,
     /// The ISPs, in the order of the config.
     pub isps: Vec<Isp>,
+    /// The policies, the default one first.
+    pub policies: Vec<Policy>,
     /// How the packets of known flows are forwarded that come in by each device.
     pub acceleration: Vec<DeviceAcceleration>,
     /// How the traffic of the machine itself is shared.
@@ -253,6 +257,12 @@ mod samples {
                 },
                 Isp { tier: Some(2), share: 0.0, ..isp("LTE", "wwan0") },
             ],
+            policies: vec![Policy {
+                name: "default".to_owned(),
+                sticky: "flow".to_owned(),
+                last_resort: "main".to_owned(),
+                isps: vec![Share { name: "CABLE".to_owned(), ipv4: 0.75, ipv6: 2.0 / 3.0 }],
+            }],
             acceleration: vec![
                 accelerated("lan0", "xdp", None),
                 accelerated("eth0", "xdp", None),
@@ -283,7 +293,7 @@ mod tests {
         report.acceleration = vec![accelerated("ppp0", "tc", Some("ppp0 has no Ethernet header"))];
         report.isps[0].share = 1.0 / 3.0;
         report.isps[0].tx_bytes = Some(u64::MAX);
-        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"]}"#;
+        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}],"policies":[{"name":"default","sticky":"flow","last_resort":"main","isps":[{"name":"CABLE","ipv4":0.75,"ipv6":0.6667}]}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"]}"#;
         let since = humantime::format_rfc3339_seconds(report.isps[0].since.unwrap()).to_string();
         assert!(since.ends_with("T22:00:00Z"), "{since}");
         assert_eq!(serde_json::to_string(&report).unwrap(), expected.replace("2024-10-00", &since));
@@ -291,8 +301,10 @@ mod tests {
 
     #[test]
     fn a_report_survives_the_way_through_json() {
-        let json = render_json(&report()).unwrap();
-        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report());
+        let mut report = report();
+        report.policies[0].isps[0].ipv6 = 0.5;
+        let json = render_json(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 
     #[test]

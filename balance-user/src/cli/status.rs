@@ -5,16 +5,17 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
-use balance_common::layout::{BucketTable, Device, Forced as StoredForced, IspEntry, IspState};
-use balance_common::{Family, IspId, PolicyId};
+use balance_common::layout::{BucketTable, Device, Forced as StoredForced, IspEntry, IspState, PolicyEntry};
+use balance_common::{Family, IspId, MarkMask, PolicyId, Sticky};
 use nix::net::if_::if_indextoname;
 
 use super::args::Status;
 use super::output;
-use super::report::{self, Daemon, Forced, Isp, Report, State};
+use super::report::{self, Daemon, Forced, Isp, Policy, Report, Share, State};
+use crate::config::policy::{LAST_RESORTS, LastResort, STICKY};
 use crate::conntrack;
 use crate::control::{DeviceAcceleration, LocalTraffic, Request, Response, ask};
-use crate::core::Quality;
+use crate::core::{Quality, last_resort_of};
 use crate::daemon::Instance;
 use crate::datapath::{Maps, Pins, instances, marks_local_sockets};
 use crate::devices::Kind;
@@ -73,18 +74,19 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
     let tables = Family::ALL.map(|family| maps.table(PolicyId::DEFAULT, family));
     let tables: Vec<BucketTable> = tables.into_iter().collect::<Result<_, _>>()?;
-    let isps = maps
-        .isps()?
-        .into_iter()
-        .map(|(id, entry)| {
+    let entries = maps.isps()?;
+    let isps = entries
+        .iter()
+        .map(|(&id, entry)| {
             let quality = quality.as_ref().map(|isps| isps.get(&entry.name()).cloned().unwrap_or_default());
-            isp(&maps, id, &entry, &tables, &flows, quality.unwrap_or_default())
+            isp(&maps, id, entry, &tables, &flows, quality.unwrap_or_default())
         })
         .collect::<anyhow::Result<Vec<Isp>>>()?;
     Ok(Report {
         instance: name.to_owned(),
         daemon: Daemon { pid, running: quality.is_some() },
         isps,
+        policies: policies(&maps, &entries, mask)?,
         acceleration: told.unwrap_or_else(|| acceleration(&maps)),
         local_traffic: local_traffic.unwrap_or_else(|| local_traffic_left(name)),
         failed_scripts: scripts,
@@ -158,11 +160,39 @@ fn isp(
     })
 }
 
+/// The policies, as their entries and tables in the maps are.
+fn policies(maps: &Maps, isps: &BTreeMap<IspId, IspEntry>, mask: u32) -> anyhow::Result<Vec<Policy>> {
+    let policy = |(id, entry): (PolicyId, PolicyEntry)| {
+        let [v4, v6] = [maps.table(id, Family::V4)?, maps.table(id, Family::V6)?];
+        let shares = isps.iter().map(|(&isp, entry)| Share {
+            name: entry.name(),
+            ipv4: part(isp.get(), &v4),
+            ipv6: part(isp.get(), &v6),
+        });
+        let last_resort = MarkMask::new(mask).map_or(LastResort::Main, |mask| last_resort_of(mask, &entry));
+        Ok(Policy {
+            name: entry.name(),
+            sticky: name_in(&STICKY, &Sticky::from(entry.sticky)),
+            last_resort: name_in(&LAST_RESORTS, &last_resort),
+            isps: shares.filter(|share| share.ipv4 > 0.0 || share.ipv6 > 0.0).collect(),
+        })
+    };
+    maps.policies()?.into_iter().map(policy).collect()
+}
+
+fn name_in<T: PartialEq>(names: &[(&str, T)], value: &T) -> String {
+    names.iter().find(|(_, one)| one == value).map(|(name, _)| (*name).to_owned()).unwrap_or_default()
+}
+
 /// The ISP's part of the buckets: of IPv4, or of IPv6 where IPv4 has none.
 fn share(id: IspId, tables: &[BucketTable]) -> f64 {
-    let count = |table: &BucketTable, owner: u8| table.iter().filter(|&&one| one == owner).count();
-    let table = tables.iter().find(|table| count(table, 0) < table.len());
-    table.map_or(0.0, |table| count(table, id.get()) as f64 / table.len() as f64)
+    let table = tables.iter().find(|table| part(0, table) < 1.0);
+    table.map_or(0.0, |table| part(id.get(), table))
+}
+
+/// The part of the buckets that have this owner.
+fn part(owner: u8, table: &BucketTable) -> f64 {
+    table.iter().filter(|&&one| one == owner).count() as f64 / table.len() as f64
 }
 
 fn gateway(entry: &IspEntry) -> Option<String> {

@@ -2,13 +2,13 @@
 
 use std::ops::RangeInclusive;
 
+use balance_common::PolicyId;
 use balance_common::layout::{LAN_SELF, MAX_RULES};
 use balance_common::packet::protocol;
-use balance_common::{PolicyId, Sticky};
 use ipnet::IpNet;
 
 use super::error::Problem;
-use super::policy::{LastResort, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, lan_number};
+use super::policy::{LAST_RESORTS, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, STICKY, lan_number};
 use super::reader::{Item, Table};
 use super::{IspConfig, LanConfig, Mode, Ports, WEIGHTS, check};
 
@@ -119,20 +119,12 @@ fn policy(
         Some(item) => members(item, isps)?,
     };
     let modes = [("balanced", Mode::Balanced), ("failover", Mode::Failover)];
-    let sticky = [
-        ("flow", Sticky::Flow),
-        ("source", Sticky::Source),
-        ("source-destination", Sticky::SourceDestination),
-        ("destination", Sticky::Destination),
-    ];
-    let last_resort =
-        [("main", LastResort::Main), ("unreachable", LastResort::Unreachable), ("drop", LastResort::Drop)];
     Ok(PolicyConfig {
         name,
         mode: table.get("mode").map(|_| table.choice("mode", &modes)).transpose()?,
         members,
-        sticky: table.choice("sticky", &sticky)?,
-        last_resort: table.choice("last_resort", &last_resort)?,
+        sticky: table.choice("sticky", &STICKY)?,
+        last_resort: table.choice("last_resort", &LAST_RESORTS)?,
     })
 }
 

@@ -22,6 +22,18 @@ pub struct PolicyConfig {
     pub last_resort: LastResort,
 }
 
+/// How the config calls what stays together.
+pub const STICKY: [(&str, Sticky); 4] = [
+    ("flow", Sticky::Flow),
+    ("source", Sticky::Source),
+    ("source-destination", Sticky::SourceDestination),
+    ("destination", Sticky::Destination),
+];
+
+/// How the config calls what becomes of flows that no ISP can take.
+pub const LAST_RESORTS: [(&str, LastResort); 3] =
+    [("main", LastResort::Main), ("unreachable", LastResort::Unreachable), ("drop", LastResort::Drop)];
+
 impl Default for PolicyConfig {
     fn default() -> Self {
         Self {

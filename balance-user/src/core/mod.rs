@@ -22,6 +22,7 @@ use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
 
+pub use self::policies::last_resort_of;
 use crate::config::{Config, Ipv6Mode, IspConfig};
 use crate::sysctl::SysctlFacts;
 use health::Probe;

@@ -93,6 +93,13 @@ pub(super) fn refusal(mask: MarkMask, last_resort: LastResort) -> Option<IspId> 
     IspId::new(highest.checked_sub(below)?)
 }
 
+/// What a [`PolicyEntry`] says of flows that no ISP can take.
+#[must_use]
+pub fn last_resort_of(mask: MarkMask, entry: &PolicyEntry) -> LastResort {
+    let refuses = |kind: &LastResort| refusal(mask, *kind).is_some_and(|id| id.get() == entry.last_resort);
+    [LastResort::Unreachable, LastResort::Drop].into_iter().find(refuses).unwrap_or(LastResort::Main)
+}
+
 /// Does any policy refuse what its ISPs cannot take?
 pub(super) fn are_refusing(config: &Config) -> bool {
     config.policies.iter().any(|policy| policy.last_resort != LastResort::Main)

@@ -3,7 +3,8 @@
 use balance_user::config::save::set_weight;
 use proptest::prelude::*;
 
-use super::{SAMPLE, assert_points_into, parse};
+use super::errors::assert_points_into;
+use super::{SAMPLE, parse};
 
 /// Text around values, as people and editors leave it.
 fn space() -> impl Strategy<Value = &'static str> {

@@ -5,4 +5,4 @@ mod failover;
 mod steering;
 
 pub use failover::{Failure, failover};
-pub use steering::{SteeringCost, steering_cost};
+pub use steering::{SteeringCost, local_prefixes, median, steering_cost, tcp_packet};

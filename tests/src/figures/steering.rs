@@ -62,7 +62,11 @@ pub fn steering_cost() -> anyhow::Result<Vec<SteeringCost>> {
     kinds.into_iter().map(cost).collect()
 }
 
-fn median(
+/// The median of measurements, one for each number.
+///
+/// # Errors
+/// When one fails.
+pub fn median(
     numbers: Range<u32>,
     measure: impl FnMut(u32) -> anyhow::Result<Duration>,
 ) -> anyhow::Result<Duration> {
@@ -71,17 +75,12 @@ fn median(
     Ok(figures.get(figures.len() / 2).copied().unwrap_or_default())
 }
 
-fn set_up() -> anyhow::Result<Steering> {
-    let mut steering = Steering::load()?;
-    steering.set_settings(7, 0x3f00)?;
-    steering.set_device(LinkLayer::Ethernet, 0)?;
-    let members: Vec<Member> = IspId::all().take(4).map(|isp| Member { isp, weight: 1 }).collect();
-    for family in Family::ALL {
-        steering.set_table(family, build_table(&members, &[]).bytes())?;
-    }
+/// What is never balanced on a router with two LANs and two ISPs.
+#[must_use]
+pub fn local_prefixes() -> [(IpAddr, u8); 20] {
     let v4 = |a, b, c, d, length| (IpAddr::from(Ipv4Addr::new(a, b, c, d)), length);
     let v6 = |a, b, c, length| (IpAddr::from(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)), length);
-    steering.add_local(&[
+    [
         v4(0, 0, 0, 0, 8),
         v4(10, 0, 0, 0, 8),
         v4(100, 64, 1, 2, 32),
@@ -102,7 +101,28 @@ fn set_up() -> anyhow::Result<Steering> {
         v6(0xfe80, 0, 0, 10),
         v6(0xff00, 0, 0, 8),
         (Ipv6Addr::LOCALHOST.into(), 128),
-    ])?;
+    ]
+}
+
+/// A TCP packet of the flow of this number: from 192.168.1.10 to 203.0.0.0/8, or from `fd00:1::10` to 2001:db9::/32, to port 443.
+/// The last 24 bits of the destination, or the last 32 of its network, are the number.
+#[must_use]
+pub fn tcp_packet(family: Family, flow: u32) -> Vec<u8> {
+    match family {
+        Family::V4 => tcp_v4(flow),
+        Family::V6 => tcp_v6(flow),
+    }
+}
+
+fn set_up() -> anyhow::Result<Steering> {
+    let mut steering = Steering::load()?;
+    steering.set_settings(7, 0x3f00)?;
+    steering.set_device(LinkLayer::Ethernet, 0)?;
+    let members: Vec<Member> = IspId::all().take(4).map(|isp| Member { isp, weight: 1 }).collect();
+    for family in Family::ALL {
+        steering.set_table(family, build_table(&members, &[]).bytes())?;
+    }
+    steering.add_local(&local_prefixes())?;
     Ok(steering)
 }
 
@@ -117,7 +137,7 @@ fn v6(flow: u32) -> Ipv6 {
     let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     Ipv6::new(
         Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x10),
-        Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, high, low),
+        Ipv6Addr::new(0x2001, 0xdb9, high, low, 0, 0, 0, 9),
     )
 }
 

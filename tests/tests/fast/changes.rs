@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use balance_lab::addresses::SERVER_PORT;
-use balance_lab::{Family, Lab, Transport, serve_udp, wait_until};
+use balance_lab::{Family, KINDS, Lab, Transport, serve_udp, wait_until};
 
 use crate::support::{
-    FAMILIES, KINDS, LEASE, Live, SLACK, SOON, config, fast_packets, fast_ways, lab, reload, start, with_each,
+    FAMILIES, LEASE, Live, SLACK, SOON, config, fast_packets, fast_ways, lab, reload, start, with_each,
 };
 
 /// Within which time the kernel's word counts again.

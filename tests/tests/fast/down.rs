@@ -1,8 +1,8 @@
 //! An ISP goes down under flows that go fast.
 
-use balance_lab::{Family, Isp, Stream, Transport, wait_until};
+use balance_lab::{Family, Isp, KINDS, Stream, Transport, wait_until};
 
-use crate::support::{FAMILIES, KINDS, Live, SOON, fast_ways, generation, lab, with_each};
+use crate::support::{FAMILIES, Live, SOON, fast_ways, generation, lab, with_each};
 
 /// Runs flows by both ISPs, has one die, and checks that from the moment when the daemon takes it for dead no packet goes fast
 /// by it, and that those of the other one go on.

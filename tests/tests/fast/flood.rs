@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use balance_lab::addresses::lan_host;
-use balance_lab::{Family, Flows, Lab, Transport, flood, open_flows};
+use balance_lab::{Family, Flows, KINDS, Lab, Transport, flood, open_flows};
 
-use crate::support::{FAMILIES, KINDS, SOON, caches, fast_packets, maps, start, with_tc_alone};
+use crate::support::{FAMILIES, SOON, caches, fast_packets, maps, start, with_tc_alone};
 
 /// How many flows of each kind there are, and how many of both families' the cache is made for.
 const ESTABLISHED: usize = 100;

@@ -5,12 +5,10 @@ use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use balance_lab::addresses::{SERVER_PORT, SINK_PORT, internet};
-use balance_lab::{Echo, Family, Lab, open_flows, ready, wait_until};
+use balance_lab::{Echo, Family, KINDS, Lab, open_flows, ready, wait_until};
 use socket2::SockRef;
 
-use crate::support::{
-    FAMILIES, KINDS, Live, SOON, cached, fast_packets, in_quiet, lab, packets, start, with_each,
-};
+use crate::support::{FAMILIES, Live, SOON, cached, fast_packets, in_quiet, lab, packets, start, with_each};
 
 #[test]
 fn flows_that_were_answered_go_fast() {

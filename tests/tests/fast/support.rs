@@ -11,7 +11,6 @@ use balance_common::layout::path_index;
 use balance_lab::addresses::{SERVER_PORT, internet};
 use balance_lab::{Daemon, Family, Flow, Isp, Lab, Transport, ready, wait_until};
 use balance_user::datapath::{Maps, Pins};
-use nix::sys::signal::Signal;
 
 /// The values of `acceleration` that every test runs with.
 const ACCELERATIONS: [&str; 2] = ["tc", "xdp"];
@@ -25,12 +24,6 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 const HASTE: Duration = Duration::from_millis(50);
 
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-pub(crate) const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// Whoever sends more than a core can take makes the kernel drop packets of all labs, which share its queues.
 static TRAFFIC: RwLock<()> = RwLock::new(());
@@ -85,11 +78,7 @@ pub(crate) fn lab(acceleration: &str) -> (Lab, Daemon) {
 
 /// Has the daemon read this config and waits until it has.
 pub(crate) fn reload(lab: &Lab, daemon: &Daemon, config: &str) {
-    let readies = || daemon.notifications().iter().filter(|line| *line == "READY=1").count();
-    let before = readies();
-    lab.write_config(config).unwrap();
-    daemon.signal(Signal::SIGHUP).unwrap();
-    wait_until(SOON, "the reload", || readies() > before).unwrap();
+    daemon.reload(lab, config).unwrap();
 }
 
 /// What the programs have counted and hold.

@@ -4,9 +4,9 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use balance_lab::addresses::{SINK_PORT, internet, lan_host};
-use balance_lab::{Echo, Family, Lab, wait_until};
+use balance_lab::{Echo, Family, KINDS, Lab, wait_until};
 
-use crate::support::{FAMILIES, KINDS, Live, SLACK, SOON, fast_packets, packets, start, with_each};
+use crate::support::{FAMILIES, Live, SLACK, SOON, fast_packets, packets, start, with_each};
 
 /// After so much silence conntrack forgets, in seconds.
 const TIMEOUT: u64 = 2;

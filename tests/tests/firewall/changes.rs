@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use balance_lab::addresses::{INTERNET_V4, SERVER_PORT, internet, lan_host};
 use balance_lab::checks::{SOON, changes};
-use balance_lab::{Dump, Family, Flow, Office, Transport, open_new_flows, ready};
+use balance_lab::{Dump, Family, Flow, KINDS, Office, Transport, open_new_flows, ready};
 
-use crate::scene::{FORWARDED, KINDS, PORTS, Scene, is_dropped, is_open};
+use crate::scene::{FORWARDED, PORTS, Scene, is_dropped, is_open};
 
 #[test]
 fn connections_from_before_the_firewall_go_on_when_it_is_switched_on() {

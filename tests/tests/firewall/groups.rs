@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use balance_lab::addresses::{INTERNET_V4, SERVER_PORT, lan_host};
 use balance_lab::checks::SOON;
-use balance_lab::{Family, Flow, Office, Transport, open_new_flows, ready};
+use balance_lab::{Family, Flow, KINDS, Office, Transport, open_new_flows, ready};
 
-use crate::scene::{FORWARDED, KINDS, NEVER, PORTS, Scene, is_dropped, is_open};
+use crate::scene::{FORWARDED, NEVER, PORTS, Scene, is_dropped, is_open};
 
 #[test]
 fn groups_say_who_may_open_connections_to_whom() {

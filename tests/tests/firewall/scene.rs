@@ -7,10 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use balance_lab::addresses::lan_host;
 use balance_lab::checks::SOON;
-use balance_lab::{
-    Daemon, Family, Flow, Host, Lab, Office, Server, Transport, serve_tcp, serve_udp, wait_until,
-};
-use nix::sys::signal::Signal;
+use balance_lab::{Daemon, Family, Flow, Host, Lab, Office, Server, Transport, serve_tcp, serve_udp};
 
 /// How long to wait for an answer that must not come.
 pub(crate) const NEVER: Duration = Duration::from_millis(300);
@@ -20,12 +17,6 @@ pub(crate) const PORTS: [u16; 2] = [6000, 6001];
 pub(crate) const FORWARDED: u16 = 6002;
 
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-pub(crate) const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// A lab with servers on the router and in both of its LANs.
 pub(crate) struct Scene {
@@ -93,11 +84,7 @@ impl Scene {
     }
 
     pub(crate) fn reload(&self, daemon: &Daemon, config: &str) {
-        let readies = || daemon.notifications().iter().filter(|line| *line == "READY=1").count();
-        let before = readies();
-        self.lab.write_config(config).unwrap();
-        daemon.signal(Signal::SIGHUP).unwrap();
-        wait_until(SOON, "the reload", || readies() > before).unwrap();
+        daemon.reload(&self.lab, config).unwrap();
     }
 
     /// How many packets a counter of our table has seen.

@@ -3,9 +3,9 @@
 use anyhow::Context;
 use balance_lab::addresses::lan_host;
 use balance_lab::checks::{SOON, split};
-use balance_lab::{Echo, Family, Office, Transport, open_new_flows, ready, wait_until};
+use balance_lab::{Echo, Family, KINDS, Office, Transport, open_new_flows, ready, wait_until};
 
-use crate::scene::{FAMILIES, FORWARDED, KINDS, NEVER, PORTS, Scene, is_dropped, is_open, router_in_lan};
+use crate::scene::{FAMILIES, FORWARDED, NEVER, PORTS, Scene, is_dropped, is_open, router_in_lan};
 
 #[test]
 fn from_outside_only_what_is_allowed_or_forwarded_is_open_and_from_inside_everything() {

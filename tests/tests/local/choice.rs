@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use balance_lab::addresses::{INTERNET_V4, INTERNET_V6, SERVER_PORT};
 use balance_lab::checks::SOON;
-use balance_lab::{Family, Flow, Isp, Lab, Transport, ready, serve_tcp, serve_udp};
+use balance_lab::{Family, Flow, Isp, KINDS, Lab, Transport, ready, serve_tcp, serve_udp};
 use socket2::Socket;
 
-use crate::support::{KINDS, answer, ask, ask_connected, balancing, connect, make, new_mark};
+use crate::support::{answer, ask, ask_connected, balancing, connect, make, new_mark};
 
 /// How a socket says which ISP it wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use balance_lab::addresses::{SERVER_PORT, internet};
 use balance_lab::checks::SOON;
-use balance_lab::{Family, Lab, Transport, open_new_flows, ready, wait_until};
+use balance_lab::{Family, KINDS, Lab, Transport, open_new_flows, ready, wait_until};
 use socket2::Socket;
 
-use crate::support::{KINDS, ask, ask_connected, balancing, by_cable, connect, make};
+use crate::support::{ask, ask_connected, balancing, by_cable, connect, make};
 
 /// How long a failure may take to be noticed and dealt with on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);

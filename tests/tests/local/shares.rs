@@ -1,9 +1,9 @@
 //! By weight.
 
 use balance_lab::checks::SOON;
-use balance_lab::{Family, Transport, ready};
+use balance_lab::{Family, KINDS, Transport, ready};
 
-use crate::support::{KINDS, ask, balancing, by_cable, local_traffic, make, open};
+use crate::support::{ask, balancing, by_cable, local_traffic, make, open};
 
 #[test]
 fn connections_of_a_standalone_host_are_shared_by_weight_and_stay() {

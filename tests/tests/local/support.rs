@@ -8,14 +8,6 @@ use balance_lab::checks::SOON;
 use balance_lab::{Daemon, Family, Flows, Host, Lab, Transport, open_flows};
 use socket2::{Domain, Socket, Type};
 
-/// Every kind of flow.
-pub(crate) const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
-
 /// A host with two ISPs and nobody behind it; the lines are the first of its config.
 pub(crate) fn standalone(top: &str) -> Lab {
     let lab = Lab::builder().lan_hosts(0).build().unwrap();

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Daemon, DeviceAcceleration, Forced, Isp, LocalTraffic, Report, State};
 
-/// The report for people: a table of the ISPs, then a line about the daemon. `now` is what ages are counted to.
+/// The report for people: a table of the ISPs, one of the policies if there are any, then a line about the daemon. `now` is what ages are counted to.
 #[must_use]
 pub fn render(report: &Report, now: SystemTime) -> String {
     let header =
@@ -23,6 +23,11 @@ pub fn render(report: &Report, now: SystemTime) -> String {
         })
         .collect();
     lines.push(String::new());
+    let policies = super::policies::render(&report.policies);
+    if !policies.is_empty() {
+        lines.extend(policies);
+        lines.push(String::new());
+    }
     lines.push(match report.daemon {
         Daemon { running: true, pid: Some(pid) } => format!("daemon: running, pid {pid}"),
         Daemon { running: true, pid: None } => "daemon: running".to_owned(),
@@ -110,7 +115,7 @@ fn fast(isp: &Isp) -> Option<f64> {
 }
 
 /// Whole percents; but what is not nothing does not look like nothing.
-fn percent(percent: f64) -> String {
+pub(super) fn percent(percent: f64) -> String {
     if percent > 0.0 && percent < 0.5 { "<1%".to_owned() } else { format!("{percent:.0}%") }
 }
 
@@ -165,6 +170,21 @@ script /etc/balance/routes.d/10-vpn failed: exit status: 3
         let said =
             "\n\ndaemon: not running; traffic is still balanced by what it left in the kernel\nfast path: ";
         assert!(text.contains(said), "{text}");
+    }
+
+    #[test]
+    fn policies_are_between_the_isps_and_the_rest() {
+        let mut report = report();
+        report.policies[0].sticky = "source".to_owned();
+        let text = render(&report, now());
+        let table = "
+
+POLICY   STICKY  LAST RESORT  SHARE
+default  source  main         CABLE 75%; IPv6: CABLE 67%
+
+daemon: running, pid 123
+";
+        assert!(text.contains(table), "{text}");
     }
 
     #[test]

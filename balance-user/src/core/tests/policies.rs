@@ -1,5 +1,9 @@
 //! Policies, and the numbers that they have.
 
+use balance_common::MarkMask;
+use balance_common::layout::PolicyEntry;
+
+use super::super::{last_resort_of, policies};
 use super::*;
 use crate::config::policy::{LastResort, MemberConfig, RuleConfig, RuleTarget};
 
@@ -95,4 +99,15 @@ fn what_refuses_flows_has_marks_that_no_isp_has() {
     };
     assert!(narrow(0x700).is_ok());
     assert!(narrow(0x300).is_err());
+}
+
+#[test]
+fn the_last_resort_is_read_back_from_the_map() {
+    for mask in [0x3f00, 0x0f, 0xff00_0000].map(|mask| MarkMask::new(mask).unwrap()) {
+        for kind in [LastResort::Main, LastResort::Unreachable, LastResort::Drop] {
+            let last_resort = policies::refusal(mask, kind).map_or(0, IspId::get);
+            let entry = PolicyEntry { last_resort, ..PolicyEntry::default() };
+            assert_eq!(last_resort_of(mask, &entry), kind, "{mask:?}");
+        }
+    }
 }

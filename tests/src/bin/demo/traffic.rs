@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use balance_lab::{Family, Flow, Flows, Lab, Transport, open_flows};
+use balance_lab::{Family, Flow, Flows, KINDS, Lab, Transport, open_flows};
 
 /// How long an answer may take where all is well; on a busy machine it does take time.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,13 +22,6 @@ const NEW_PATIENCE: Duration = Duration::from_millis(250);
 const ALL_WELL: usize = 50;
 /// An outage that takes longer has no end.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(10);
-
-const KINDS: [(Transport, Family); 4] = [
-    (Transport::Tcp, Family::V4),
-    (Transport::Tcp, Family::V6),
-    (Transport::Udp, Family::V4),
-    (Transport::Udp, Family::V6),
-];
 
 /// Where new flows went.
 #[derive(Default)]

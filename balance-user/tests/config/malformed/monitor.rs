@@ -1,0 +1,133 @@
+//! Probing.
+
+use super::Case;
+
+pub(super) const CASES: &[Case] = &[
+    (
+        "interval without a unit",
+        isp!("[monitor]\ninterval = \"5\"\n"),
+        5,
+        "interval must be a duration such as",
+    ),
+    (
+        "interval is a number",
+        isp!("[monitor]\ninterval = 5\n"),
+        5,
+        "interval must be a duration such as \"500ms\" or \"5s\"",
+    ),
+    ("interval is a word", isp!("[monitor]\ninterval = \"often\"\n"), 5, "interval must be a duration"),
+    ("interval negative", isp!("[monitor]\ninterval = \"-1s\"\n"), 5, "interval must be a duration"),
+    ("interval empty", isp!("[monitor]\ninterval = \"\"\n"), 5, "interval must be a duration"),
+    (
+        "interval in no known unit",
+        isp!("[monitor]\ninterval = \"1 fortnight\"\n"),
+        5,
+        "interval must be a duration",
+    ),
+    ("interval beyond ASCII", isp!("[monitor]\ninterval = \"5µs\"\n"), 5, "interval must be a duration"),
+    (
+        "interval beyond measure",
+        isp!("[monitor]\ninterval = \"99999999999999999999s\"\n"),
+        5,
+        "interval must be a duration",
+    ),
+    ("interval zero", isp!("[monitor]\ninterval = \"0s\"\n"), 5, "interval must be between 10ms and 1h"),
+    (
+        "interval too short",
+        isp!("[monitor]\ninterval = \"9ms\"\n"),
+        5,
+        "interval must be between 10ms and 1h",
+    ),
+    ("interval too long", isp!("[monitor]\ninterval = \"61m\"\n"), 5, "interval must be between 10ms and 1h"),
+    (
+        "suspect interval zero",
+        isp!("[monitor]\nsuspect_interval = \"0ms\"\n"),
+        5,
+        "suspect_interval must be between",
+    ),
+    (
+        "suspect interval too long",
+        isp!("[monitor]\ninterval = \"1s\"\nsuspect_interval = \"2s\"\n"),
+        6,
+        "suspect_interval (2s) must not be longer than interval (1s)",
+    ),
+    (
+        "suspect interval over the default",
+        isp!("[monitor]\nsuspect_interval = \"2s\"\n"),
+        5,
+        "suspect_interval (2s) must not be longer than interval (1s)",
+    ),
+    (
+        "interval under the default of the other",
+        isp!("[monitor]\ninterval = \"50ms\"\n"),
+        5,
+        "suspect_interval (100ms) must not be longer than interval (50ms)",
+    ),
+    (
+        "interval of an ISP under the general one of the other",
+        isp!("[isp.monitor]\ninterval = \"50ms\"\n"),
+        5,
+        "suspect_interval (100ms) must not be longer than interval (50ms)",
+    ),
+    ("timeout zero", isp!("[monitor]\ntimeout = \"0s\"\n"), 5, "timeout must be between 10ms and 1m"),
+    ("timeout too long", isp!("[monitor]\ntimeout = \"2m\"\n"), 5, "timeout must be between 10ms and 1m"),
+    ("down_after zero", isp!("[monitor]\ndown_after = 0\n"), 5, "down_after must be between 1 and 1000"),
+    (
+        "down_after is a duration",
+        isp!("[monitor]\ndown_after = \"3s\"\n"),
+        5,
+        "down_after must be a whole number, from 1 to 1000",
+    ),
+    ("up_after zero", isp!("[monitor]\nup_after = \"0s\"\n"), 5, "up_after must be between 10ms and 1day"),
+    (
+        "up_after over its maximum",
+        isp!("[monitor]\nup_after = \"10m\"\n"),
+        5,
+        "up_after (10m) must not be longer than up_after_max (5m)",
+    ),
+    (
+        "up_after_max under up_after",
+        isp!("[monitor]\nup_after_max = \"1s\"\n"),
+        5,
+        "up_after (5s) must not be longer than up_after_max (1s)",
+    ),
+    ("silence zero", isp!("[monitor]\nsilence = \"0s\"\n"), 5, "silence must be between 10ms and 1h"),
+    (
+        "flap_window zero",
+        isp!("[monitor]\nflap_window = \"0s\"\n"),
+        5,
+        "flap_window must be between 10ms and 1day",
+    ),
+    (
+        "flap_window too long",
+        isp!("[monitor]\nflap_window = \"25h\"\n"),
+        5,
+        "flap_window must be between 10ms and 1day",
+    ),
+    ("quorum zero", isp!("[monitor]\nquorum = 0\n"), 5, "quorum must be between 1 and 255"),
+    ("quorum is a string", isp!("[monitor]\nquorum = \"all\"\n"), 5, "quorum must be a whole number"),
+    (
+        "quorum over the default targets",
+        isp!("[monitor]\nquorum = 3\n"),
+        5,
+        "the quorum of A is 3 but its IPv4 targets are only 2",
+    ),
+    (
+        "quorum of an ISP over its targets",
+        isp!("targets = [\"1.1.1.1\"]\n[isp.monitor]\nquorum = 2\n"),
+        6,
+        "the quorum of A is 2 but its IPv4 targets are only 1",
+    ),
+    (
+        "targets under the general quorum",
+        isp!("targets = [\"1.1.1.1\"]\n[monitor]\nquorum = 2\n"),
+        4,
+        "the quorum of A is 2 but its IPv4 targets are only 1",
+    ),
+    (
+        "one IPv6 target for a quorum of two",
+        isp!("targets = [\"1.1.1.1\", \"9.9.9.9\", \"2620:fe::9\"]\nmonitor.quorum = 2\n"),
+        5,
+        "its IPv6 targets are only 1",
+    ),
+];
