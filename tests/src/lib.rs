@@ -7,7 +7,8 @@
 //!
 //! Traffic is real sockets: [`Flow`] and [`Flows`] ask the internet host which address it sees, [`Stream`] asks all the
 //! time, [`send_one_way`] only sends, [`Echo`] pings, [`Transfers`] move bytes in bulk and compare them, and [`flood`] does harm;
-//! a [`Port`] sends and receives whole frames. [`Isp`] fails in every way an ISP fails; a [`Tunnel`] is a line of its own. [`Dump`] tells what is left behind.
+//! a [`Port`] sends and receives whole frames, a [`Tunnel`] carries packets as dial-up lines and VPNs do. [`Isp`] fails in every way
+//! an ISP fails. [`Dump`] tells what is left behind.
 
 pub mod addresses;
 mod background;
