@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use balance_common::Sticky;
-use balance_user::config::policy::{LastResort, RuleTarget};
+use balance_user::config::policy::{Failback, LastResort, RuleTarget};
 use balance_user::config::{
     Acceleration, Attach, ClampMss, Config, ConfigError, FastPathConfig, FirewallConfig, ForwardConfig,
     Ipv6Mode, Mode, MonitorConfig, Ports, Protocol, RoutingConfig,
@@ -42,7 +42,7 @@ fn the_sample_config_parses_and_shows_the_defaults() {
     assert_eq!(sample.isps[1].targets, bare.isps[0].targets);
     assert_eq!((sample.mode, sample.attach, sample.mark_mask), (bare.mode, bare.attach, bare.mark_mask));
     assert_eq!((sample.routing, sample.local), (bare.routing, bare.local));
-    assert_eq!(sample.local_traffic, bare.local_traffic);
+    assert_eq!((sample.failback, sample.local_traffic), (bare.failback, bare.local_traffic));
     assert_eq!((sample.acceleration, sample.fast_path), (bare.acceleration, bare.fast_path));
     let groups = sample.firewall.groups.clone();
     assert_eq!(sample.firewall, FirewallConfig { groups, ..bare.firewall });
@@ -320,6 +320,42 @@ fn a_good_file_is_loaded() {
     let path = folder.path().join("balance.toml");
     fs::write(&path, SAMPLE).unwrap();
     assert_eq!(Config::load(&path).unwrap(), parse(SAMPLE).unwrap());
+}
+
+#[test]
+fn failback_is_that_of_the_policy_or_else_that_of_all() {
+    let text = |top: &str| {
+        format!(
+            r#"{top}
+            isp = [{{ name = "A", device = "a0" }}]
+            [[policy]]
+            name = "default"
+            failback = "now"
+            [[policy]]
+            name = "P"
+            failback = "idle"
+            [[policy]]
+            name = "Q"
+            failback = "idle"
+            failback_idle = "1m 30s"
+            [[policy]]
+            name = "R"
+            "#
+        )
+    };
+    let idle = |seconds| Failback::Idle(Duration::from_secs(seconds));
+    for (top, all) in [
+        ("", Failback::Keep),
+        ("failback = \"keep\"", Failback::Keep),
+        ("failback = \"now\"", Failback::Now),
+        ("failback = \"idle\"", idle(30)),
+        ("failback = \"idle\"\nfailback_idle = \"1h\"", idle(3600)),
+    ] {
+        let config = Config::parse(&text(top), Path::new("x")).unwrap();
+        assert_eq!(config.failback, all);
+        let failbacks: Vec<_> = config.policies.iter().map(|policy| policy.failback).collect();
+        assert_eq!(failbacks, [Some(Failback::Now), Some(idle(30)), Some(idle(90)), None]);
+    }
 }
 
 #[test]

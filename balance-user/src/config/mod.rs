@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use self::policy::{PolicyConfig, RuleConfig};
+use self::policy::{Failback, PolicyConfig, RuleConfig};
 
 use crate::import;
 
@@ -43,6 +43,8 @@ pub const WEIGHTS: (u16, u16) = (1, 1000);
 pub struct Config {
     /// How the ISPs share the flows.
     pub mode: Mode,
+    /// What becomes of flows when an ISP is back.
+    pub failback: Failback,
     /// How the programs are attached to devices.
     pub attach: Attach,
     /// What forwards the packets of known flows.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::error::Problem;
-use super::parse_policy::policies_and_rules;
+use super::parse_policy::{failback, policies_and_rules};
 use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
@@ -22,6 +22,8 @@ const TOP_KEYS: &[&str] = &[
     "attach",
     "acceleration",
     "reset",
+    "failback",
+    "failback_idle",
     "local",
     "local_traffic",
     "isp",
@@ -75,6 +77,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
     let top = Table::new("the top level", TOP_KEYS, document.get_ref(), 0..0)?;
     let mode = top.choice("mode", &[("balanced", Mode::Balanced), ("failover", Mode::Failover)])?;
+    let failback = failback(&top)?.unwrap_or_default();
     let attach =
         top.choice("attach", &[("auto", Attach::Auto), ("tcx", Attach::Tcx), ("clsact", Attach::Clsact)])?;
     let accelerations = [
@@ -117,6 +120,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let scripts = scripts(&top)?;
     Ok(Config {
         mode,
+        failback,
         attach,
         acceleration,
         fast_path,

@@ -1,6 +1,7 @@
 //! From TOML to policies and rules.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use balance_common::PolicyId;
 use balance_common::layout::{LAN_SELF, MAX_RULES};
@@ -8,11 +9,14 @@ use balance_common::packet::protocol;
 use ipnet::IpNet;
 
 use super::error::Problem;
-use super::policy::{LAST_RESORTS, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, STICKY, lan_number};
+use super::policy::{
+    Failback, LAST_RESORTS, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, STICKY, lan_number,
+};
 use super::reader::{Item, Table};
 use super::{IspConfig, LanConfig, Mode, Ports, WEIGHTS, check};
 
-pub(super) const POLICY_KEYS: &[&str] = &["name", "isps", "mode", "sticky", "last_resort"];
+pub(super) const POLICY_KEYS: &[&str] =
+    &["name", "isps", "mode", "sticky", "last_resort", "failback", "failback_idle"];
 pub(super) const RULE_KEYS: &[&str] =
     &["source", "destination", "protocol", "source_port", "port", "lan", "dscp", "to"];
 
@@ -125,7 +129,22 @@ fn policy(
         members,
         sticky: table.choice("sticky", &STICKY)?,
         last_resort: table.choice("last_resort", &LAST_RESORTS)?,
+        failback: failback(table)?,
     })
+}
+
+/// What becomes of flows when an ISP is back, if the table says it.
+pub(super) fn failback(table: &Table<'_>) -> Result<Option<Failback>, Problem> {
+    const DEFAULT_IDLE: Duration = Duration::from_secs(30);
+    const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
+    let idle = Failback::Idle(table.duration("failback_idle", IDLE, DEFAULT_IDLE)?);
+    let words = [("keep", Some(Failback::Keep)), ("idle", Some(idle)), ("now", Some(Failback::Now))];
+    let failback = table.choice("failback", &words)?;
+    match table.get("failback_idle") {
+        Some(item) if failback != Some(idle) => Err(item
+            .problem("failback_idle says nothing here: write failback = \"idle\" beside it, or remove it")),
+        _ => Ok(failback),
+    }
 }
 
 /// The ISPs of a policy: names, or tables with a name.

@@ -1,6 +1,7 @@
 //! Policies and rules, as configured.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use balance_common::{Flow, Sticky};
 use ipnet::IpNet;
@@ -20,6 +21,8 @@ pub struct PolicyConfig {
     pub sticky: Sticky,
     /// What becomes of flows that no ISP can take.
     pub last_resort: LastResort,
+    /// What becomes of flows when an ISP is back; none: as the config says for all.
+    pub failback: Option<Failback>,
 }
 
 /// How the config calls what stays together.
@@ -42,6 +45,7 @@ impl Default for PolicyConfig {
             members: Vec::new(),
             sticky: Sticky::Flow,
             last_resort: LastResort::Main,
+            failback: None,
         }
     }
 }
@@ -92,6 +96,18 @@ pub enum LastResort {
     Unreachable,
     /// Their packets are dropped.
     Drop,
+}
+
+/// What becomes of flows that have gone elsewhere, when the ISP that they would have otherwise is usable again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// They stay where they are.
+    #[default]
+    Keep,
+    /// They move once they have been idle for so long.
+    Idle(Duration),
+    /// They move at once.
+    Now,
 }
 
 /// What traffic uses which policy. An empty list asks for nothing.
@@ -148,7 +164,8 @@ impl RuleConfig {
     }
 }
 
-fn contains(prefix: IpNet, flow: &Flow, address: balance_common::Address) -> bool {
+/// Is this address of the flow in the prefix?
+pub(crate) fn contains(prefix: IpNet, flow: &Flow, address: balance_common::Address) -> bool {
     use std::net::{IpAddr, Ipv6Addr};
     let v6 = Ipv6Addr::from(address.octets());
     let address = match flow.family {

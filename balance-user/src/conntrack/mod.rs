@@ -4,6 +4,7 @@
 //! Everything here blocks; callers in async code use `spawn_blocking`.
 
 mod entry;
+mod failback;
 mod lost;
 mod mark;
 mod segment;
@@ -18,7 +19,8 @@ use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP};
 
-use entry::{CTA_TUPLE_ORIG, CTA_ZONE, Entry};
+use entry::{CTA_ID, CTA_TUPLE_ORIG, CTA_ZONE, Entry};
+pub use failback::{Moved, Returning};
 pub use lost::{lose, provoke};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};
@@ -141,6 +143,17 @@ fn owner_of(entry: &Entry<'_>, owners: &Owners) -> Option<IspMark> {
     owner(entry.reply_destination()).or_else(|| owner(entry.original_destination()))
 }
 
+/// The entry is named the way the kernel named it to us.
+fn name_of(entry: &Entry<'_>) -> Vec<ConntrackAttribute> {
+    let mut attributes = vec![raw(CTA_TUPLE_ORIG | NLA_F_NESTED, entry.original)];
+    attributes.extend(entry.zone.map(|zone| raw(CTA_ZONE, zone)));
+    attributes
+}
+
+fn raw(kind: u16, value: &[u8]) -> ConntrackAttribute {
+    ConntrackAttribute::Other(DefaultNla::new(kind, value.to_vec()))
+}
+
 /// Changes of entries on their way to the kernel.
 struct Updates {
     socket: ConntrackSocket,
@@ -158,13 +171,22 @@ impl Updates {
         entry: &Entry<'_>,
         change: impl IntoIterator<Item = ConntrackAttribute>,
     ) -> Result<(), ConntrackError> {
-        let raw = |kind, value: &[u8]| ConntrackAttribute::Other(DefaultNla::new(kind, value.to_vec()));
-        // The entry is named the way the kernel named it to us.
-        let mut attributes = vec![raw(CTA_TUPLE_ORIG | NLA_F_NESTED, entry.original)];
-        attributes.extend(entry.zone.map(|zone| raw(CTA_ZONE, zone)));
+        let mut attributes = name_of(entry);
         attributes.extend(change);
         // `New` without NLM_F_CREATE changes an entry that exists, and never makes one.
-        self.waiting.push((entry.family, ConntrackMessage::New(attributes)));
+        self.add(entry, ConntrackMessage::New(attributes))
+    }
+
+    /// Deletes this entry, and not another one that has taken its place. The kernel takes even an empty name for a bad one, and
+    /// never for all entries.
+    fn delete(&mut self, entry: &Entry<'_>) -> Result<(), ConntrackError> {
+        let mut attributes = name_of(entry);
+        attributes.push(raw(CTA_ID, &entry.id));
+        self.add(entry, ConntrackMessage::Delete(attributes))
+    }
+
+    fn add(&mut self, entry: &Entry<'_>, message: ConntrackMessage) -> Result<(), ConntrackError> {
+        self.waiting.push((entry.family, message));
         if self.waiting.len() < BATCH { Ok(()) } else { self.flush() }
     }
 

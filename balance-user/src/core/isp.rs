@@ -6,6 +6,7 @@ use std::time::Instant;
 use balance_common::layout::{Forced, IspEntry, IspState};
 use balance_common::{Family, IspId};
 
+use super::absence::Absence;
 use super::health::{Health, State};
 use super::ipv6::{self, Delegated};
 use super::network::{Network, family_of};
@@ -66,6 +67,7 @@ pub(super) struct Path {
     pub(super) down_order: Option<u64>,
     /// It has stopped working, and its flows have not been cut loose yet.
     pub(super) stranded: bool,
+    pub(super) absence: Absence,
     worked: bool,
 }
 
@@ -141,6 +143,10 @@ impl Isp {
             // Whether the daemon before came to cut them loose nobody knows.
             path.stranded = states.contains(&State::Down);
         }
+        for (family, usable) in Family::ALL.into_iter().zip(entry.usable) {
+            let is_lost = isp.is_lost(family);
+            isp.path_mut(family).absence.observe(usable != 0, is_lost);
+        }
         isp
     }
 
@@ -213,6 +219,13 @@ impl Isp {
         family == Family::V6 && self.config.ipv6 == Ipv6Mode::Off
     }
 
+    /// Is it known not to be usable? One that the config says it has not cannot come back.
+    fn is_lost(&self, family: Family) -> bool {
+        let is_down = |family| self.path(family).health.state() == State::Down;
+        let down = is_down(family) || is_down(self.judge(family)) || self.forced == Forced::Down;
+        down && !self.is_off(family)
+    }
+
     /// The family by whose health a family is judged.
     fn judge(&self, family: Family) -> Family {
         let follows = targets(&self.config, family).is_empty() && !self.config.targets.is_empty();
@@ -222,7 +235,9 @@ impl Isp {
     /// Brings up to date what depends on being usable and on working.
     pub(super) fn settle(&mut self, family: Family, downs: &mut u64) {
         let (usable, works) = (self.is_usable(family), self.works(family));
+        let is_lost = self.is_lost(family);
         let path = self.path_mut(family);
+        path.absence.observe(usable, is_lost || path.down_order.is_none());
         if usable {
             path.down_order = None;
         } else if path.down_order.is_none() {
@@ -362,6 +377,7 @@ impl Path {
             known: None,
             down_order: Some(down_order),
             stranded: false,
+            absence: Absence::default(),
             worked: false,
         }
     }

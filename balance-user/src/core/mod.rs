@@ -1,5 +1,7 @@
 //! The pure core: events in, a [`plan::Plan`] and [`Effect`]s out. No I/O, and no clock of its own.
 
+mod absence;
+mod forecast;
 mod ipv6;
 mod isp;
 mod path;
@@ -25,6 +27,7 @@ use ipnet::Ipv6Net;
 pub use self::policies::last_resort_of;
 use crate::config::{Config, Ipv6Mode, IspConfig};
 use crate::sysctl::SysctlFacts;
+pub use forecast::Forecast;
 use health::Probe;
 pub use isp::Fingerprint;
 use isp::Isp;
@@ -117,6 +120,13 @@ pub enum Effect {
     Renumbered {
         /// The ISP.
         isp: IspId,
+    },
+    /// An ISP that was unusable is usable again. Once new flows go there, those that have gone elsewhere meanwhile may follow.
+    Returned {
+        /// The ISP.
+        isp: IspId,
+        /// In this family.
+        family: Family,
     },
     /// Tell the operator that an ISP changed its state.
     Announce {
@@ -261,6 +271,7 @@ impl Core {
         self.settle(now);
         effects.extend(self.delete_flows());
         effects.extend(self.renumbered());
+        effects.extend(self.returned());
         for isp in self.isps.values_mut() {
             let conclusion = isp.conclusion();
             if isp.announced == Some(conclusion) {
@@ -334,6 +345,12 @@ impl Core {
             Some(self.network.addresses_of(link.index).map(|address| address.net.addr()).collect())
         };
         self.isps.iter().map(|(&id, isp)| (id, addresses(isp).unwrap_or_default())).collect()
+    }
+
+    /// By which ISPs new flows go, now that the maps are as planned.
+    #[must_use]
+    pub fn forecast(&self, maps: &plan::MapPlan, seed: u64) -> Forecast {
+        Forecast::new(self, maps, seed)
     }
 
     /// The prefixes whose hosts use one ISP and no other, up or down, with that ISP. No two of them overlap.
@@ -411,6 +428,18 @@ impl Core {
         let renumbered = self.isps.values_mut().filter(|isp| isp.config.ipv6 == Ipv6Mode::Npt);
         let renumbered = renumbered.filter_map(|isp| isp.delegated.take_renumbered().then_some(isp.id));
         renumbered.map(|isp| Effect::Renumbered { isp }).collect()
+    }
+
+    fn returned(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (&id, isp) in &mut self.isps {
+            for family in Family::ALL {
+                if isp.path_mut(family).absence.take_end() {
+                    effects.push(Effect::Returned { isp: id, family });
+                }
+            }
+        }
+        effects
     }
 
     /// Flows of an ISP that stopped working are cut loose as soon as there is another one for them, and not before:

@@ -18,6 +18,7 @@ use crate::nat;
 use crate::sysctl::SysctlFacts;
 
 use super::acceleration::Accelerator;
+use super::failback::Failbacks;
 use super::reconciler::Reconciler;
 use super::resets::Resets;
 use super::{Instance, RETRY_INTERVAL, Scope};
@@ -35,6 +36,7 @@ pub(super) struct Kernel {
     local_traffic: LocalTraffic,
     reconciler: Reconciler,
     resets: Resets,
+    failbacks: Failbacks,
     nft_changes: mpsc::Receiver<()>,
     probers: BTreeMap<(IspId, Family), (ProberPlan, Prober)>,
     outcomes: mpsc::Sender<Outcome>,
@@ -55,6 +57,7 @@ impl Kernel {
         let (pins, flows) = (Pins::of(instance.name()), config.fast_path.flows);
         let datapath = Datapath::load(pins, config.attach, instance.clsact(), flows)?;
         let reconciler = Reconciler::new(instance, config.routing)?;
+        let resets = Resets::new(config.mark_mask, config.reset);
         Ok(Self {
             instance: instance.name().to_owned(),
             mask: config.mark_mask,
@@ -64,7 +67,8 @@ impl Kernel {
             datapath,
             facts: reconciler.facts(&isp_devices(config)),
             reconciler,
-            resets: Resets::new(config.mark_mask, config.reset),
+            failbacks: Failbacks::new(resets.teller()),
+            resets,
             nft_changes: watch_nft(),
             probers: BTreeMap::new(),
             outcomes,
@@ -99,10 +103,18 @@ impl Kernel {
         self.retry_at
     }
 
-    /// Returns when somebody has changed nft's ruleset.
-    pub(super) async fn nft_changed(&mut self) {
-        if self.nft_changes.recv().await.is_none() {
-            std::future::pending::<()>().await;
+    /// Returns when somebody has changed nft's ruleset, or flows have been taken away from an ISP: of that the fast path does not
+    /// know, so what it has learned of the ISP is void. Says what to compare with the plan.
+    pub(super) async fn changed(&mut self) -> Scope {
+        tokio::select! {
+            Some(()) = self.nft_changes.recv() => Scope::Everything,
+            Some(isp) = self.failbacks.left() => {
+                if let Err(error) = self.maps.flush(Some(isp)) {
+                    tracing::warn!(%error, isp = isp.get(), "flows that go back to their ISP may do so a lease later");
+                }
+                Scope::Changes
+            }
+            else => std::future::pending().await,
         }
     }
 
@@ -182,10 +194,15 @@ impl Kernel {
         let before = self.applied.replace((fingerprint, plan.clone())).map(|(_, plan)| plan);
         let mut errors = Failures::default();
         errors.take(self.maps.apply(&plan.maps).err());
+        match self.maps.settings() {
+            Ok(settings) => self.failbacks.follow(core, &plan.maps, settings.seed, self.resets.lost()),
+            Err(error) => errors.take([error]),
+        }
         let (probes, urgent): (Vec<_>, Vec<_>) =
             effects.into_iter().partition(|effect| matches!(effect, Effect::Probe { .. }));
-        let (late, urgent): (Vec<_>, Vec<_>) =
-            urgent.into_iter().partition(|effect| matches!(effect, Effect::Renumbered { .. }));
+        let (late, urgent): (Vec<_>, Vec<_>) = urgent
+            .into_iter()
+            .partition(|effect| matches!(effect, Effect::Renumbered { .. } | Effect::Returned { .. }));
         self.carry_out(urgent.clone()).await;
         let kernel_changed = before.as_ref().is_none_or(|before| before.kernel != plan.kernel);
         if scope >= Scope::Routing || kernel_changed {
@@ -251,6 +268,7 @@ impl Kernel {
                         tracing::error!(%error, isp = isp.get(), "flows go on with the old prefix for a lease");
                     }
                 }
+                Effect::Returned { isp, family } => self.failbacks.begin(isp, family),
                 Effect::Announce { isp, state, reason } => {
                     // All of it in the message too, because `journalctl` shows nothing else.
                     let colon = if reason.is_empty() { "" } else { ": " };

@@ -5,6 +5,7 @@
 //! routing and the rest.
 
 mod acceleration;
+mod failback;
 mod instance;
 mod kernel;
 mod reconciler;
@@ -166,7 +167,7 @@ impl Daemon {
                 let scope = if self.kernel.retry_at().is_some_and(|at| at <= Instant::now()) { Scope::Everything } else { Scope::Changes };
                 Next::Apply(scope)
             }
-            () = self.kernel.nft_changed() => Next::Apply(Scope::Everything),
+            scope = self.kernel.changed() => Next::Apply(scope),
             _ = self.reconcile.tick() => Next::Apply(Scope::Everything),
             () = tick(self.watchdog.as_mut()) => {
                 let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);

@@ -1,6 +1,7 @@
 //! Flows that have lost their ISP.
 
 use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use balance_common::{Family, IspId};
@@ -21,13 +22,31 @@ pub(super) struct Resets {
     wanted: bool,
     /// There are connections that have not been told yet.
     untold: bool,
-    work: Option<JoinHandle<()>>,
+    teller: Teller,
+}
+
+/// Tells the ends of lost connections, in the background.
+#[derive(Clone)]
+pub(super) struct Teller {
+    lost: Option<IspMark>,
+    work: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Resets {
     /// For marks of this mask; with or without resets.
-    pub(super) const fn new(mask: u32, wanted: bool) -> Self {
-        Self { mask, wanted, untold: false, work: None }
+    pub(super) fn new(mask: u32, wanted: bool) -> Self {
+        let teller = Teller { lost: IspMark::lost(mask), work: Arc::default() };
+        Self { mask, wanted, untold: false, teller }
+    }
+
+    /// For who else loses connections.
+    pub(super) fn teller(&self) -> Teller {
+        self.teller.clone()
+    }
+
+    /// The mark of connections that are to be reset, if any are.
+    pub(super) fn lost(&self) -> Option<IspMark> {
+        IspMark::lost(self.mask).filter(|_| self.wanted)
     }
 
     /// From now on with or without resets.
@@ -37,7 +56,7 @@ impl Resets {
 
     /// Deletes what an earlier daemon has not come to delete.
     pub(super) async fn clean_up(&self) {
-        if let Some(lost) = IspMark::lost(self.mask).filter(|_| self.wanted) {
+        if let Some(lost) = self.lost() {
             delete(lost).await;
         }
     }
@@ -45,7 +64,7 @@ impl Resets {
     /// Cuts an ISP's flows of a family loose. TCP connections are told by [`Resets::tell`], unless they may go on without `reset`.
     pub(super) async fn cut_loose(&mut self, isp: IspId, family: Family, reset: bool) {
         let Some(mark) = IspMark::new(isp, self.mask) else { return };
-        let Some(lost) = IspMark::lost(self.mask).filter(|_| self.wanted && reset) else {
+        let Some(lost) = self.lost().filter(|_| reset) else {
             report(isp, blocking(move || conntrack::delete_by_mark(mark, family)).await);
             return;
         };
@@ -65,8 +84,18 @@ impl Resets {
     /// Has the ends of connections that were cut loose get their reset, in the background. To be done when there are routes
     /// for those that connect again at once: programs of this machine, for which no mark says the way.
     pub(super) fn tell(&mut self) {
-        let Some(lost) = IspMark::lost(self.mask).filter(|_| mem::take(&mut self.untold)) else { return };
-        if let Some(work) = self.work.replace(tokio::spawn(reset(lost))) {
+        if mem::take(&mut self.untold) {
+            self.teller.tell();
+        }
+    }
+}
+
+impl Teller {
+    /// Tells those that are lost now.
+    pub(super) fn tell(&self) {
+        let Some(lost) = self.lost else { return };
+        let mut present = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(work) = present.replace(tokio::spawn(reset(lost))) {
             // Begun anew, for those that have come to it.
             work.abort();
         }

@@ -4,6 +4,7 @@
 mod agreement;
 mod devices;
 mod fixtures;
+mod forecast;
 mod headers;
 mod kernel;
 mod mutated;

@@ -19,18 +19,18 @@ use crate::kernel::{MASK, SEED, TCX_NEXT};
 use crate::mutated::Random;
 
 /// Policies 0 to 5; policy N has all of its flows at ISP N + 1.
-const POLICIES: u8 = 6;
+pub(crate) const POLICIES: u8 = 6;
 const DROP: u8 = 62;
 
 /// The program, and the maps as the daemon sets them.
-struct Kernel {
+pub(crate) struct Kernel {
     steering: Steering,
     maps: Maps,
-    plan: MapPlan,
+    pub(crate) plan: MapPlan,
 }
 
 impl Kernel {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut steering = Steering::load().unwrap();
         steering.set_settings(SEED, MASK).unwrap();
         let maps = steering.host().run(|| Maps::open(&Pins::of(Steering::INSTANCE)).unwrap());
@@ -65,12 +65,12 @@ impl Kernel {
         self.apply();
     }
 
-    fn apply(&mut self) {
+    pub(crate) fn apply(&mut self) {
         self.maps.apply(&self.plan).unwrap();
     }
 
     /// Whose mark a packet gets.
-    fn isp_of(&self, packet: &[u8]) -> u8 {
+    pub(crate) fn isp_of(&self, packet: &[u8]) -> u8 {
         let outcome = self.steering.program("lan_ingress").unwrap().run(packet, 0).unwrap();
         assert_eq!(outcome.returned, TCX_NEXT);
         u8::try_from(outcome.mark >> 8).unwrap()
@@ -78,13 +78,13 @@ impl Kernel {
 }
 
 /// A packet and what rules may ask of it.
-struct Sample {
-    packet: Vec<u8>,
-    flow: Flow,
+pub(crate) struct Sample {
+    pub(crate) packet: Vec<u8>,
+    pub(crate) flow: Flow,
     dscp: u8,
 }
 
-fn sample(random: &mut Random) -> Sample {
+pub(crate) fn sample(random: &mut Random) -> Sample {
     let (source, destination) =
         if random.below(2) == 0 { (v4(random), v4(random)) } else { (v6(random), v6(random)) };
     let dscp = [0, 10, 46, 63][random.below(4)];
@@ -135,7 +135,7 @@ fn port(random: &mut Random) -> u16 {
     u16::try_from(1 + random.below(200)).unwrap()
 }
 
-fn some<T>(random: &mut Random, one: impl Fn(&mut Random) -> T) -> Vec<T> {
+pub(crate) fn some<T>(random: &mut Random, one: impl Fn(&mut Random) -> T) -> Vec<T> {
     (0..random.below(3)).map(|_| one(random)).collect()
 }
 
@@ -151,7 +151,7 @@ fn range(random: &mut Random) -> RangeInclusive<u16> {
     first..=first + u16::try_from(random.below(50)).unwrap()
 }
 
-fn rule(random: &mut Random) -> RuleConfig {
+pub(crate) fn rule(random: &mut Random) -> RuleConfig {
     RuleConfig {
         source: some(random, prefix),
         destination: some(random, prefix),

@@ -1,5 +1,6 @@
 //! The core as the daemon drives it: events in, plan and effects out, and time by arithmetic.
 
+mod failback;
 mod flows;
 mod ipv6;
 mod paths;
@@ -22,7 +23,7 @@ use ipnet::IpNet;
 use super::network::{Address, DefaultRoute, Link, Network};
 use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
-use crate::config::policy::PolicyConfig;
+use crate::config::policy::{Failback, PolicyConfig};
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
     MonitorConfig, RoutingConfig, ScriptsConfig,
@@ -72,6 +73,7 @@ fn isp(place: usize) -> IspConfig {
 fn config(isps: Vec<IspConfig>) -> Config {
     Config {
         mode: Mode::Balanced,
+        failback: Failback::Keep,
         acceleration: Acceleration::default(),
         fast_path: FastPathConfig::default(),
         attach: Attach::Auto,

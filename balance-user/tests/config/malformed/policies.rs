@@ -43,6 +43,38 @@ pub(super) const CASES: &[Case] = &[
         6,
         "last_resort must be one of \"main\", \"unreachable\", \"drop\"",
     ),
+    (
+        "unknown failback",
+        isp!("[[policy]]\nname = \"P\"\nfailback = \"later\"\n"),
+        6,
+        "failback must be one of \"keep\", \"idle\", \"now\"",
+    ),
+    (
+        "unknown failback of all",
+        top!("failback = true"),
+        1,
+        "failback must be one of \"keep\", \"idle\", \"now\"",
+    ),
+    (
+        "idle for too short",
+        isp!("[[policy]]\nname = \"P\"\nfailback = \"idle\"\nfailback_idle = \"900ms\"\n"),
+        7,
+        "failback_idle must be between 1s and 1h",
+    ),
+    ("idle for too long", top!("failback_idle = \"2h\""), 1, "failback_idle must be between 1s and 1h"),
+    (
+        "idle without a unit",
+        isp!("[[policy]]\nname = \"P\"\nfailback = \"idle\"\nfailback_idle = 30\n"),
+        7,
+        "failback_idle must be a duration",
+    ),
+    (
+        "idle for failback at once",
+        isp!("[[policy]]\nname = \"P\"\nfailback = \"now\"\nfailback_idle = \"30s\"\n"),
+        7,
+        "failback_idle says nothing here: write failback = \"idle\" beside it",
+    ),
+    ("idle without failback", top!("failback_idle = \"30s\""), 1, "failback_idle says nothing here"),
     ("rule to nowhere", isp!("[[rule]]\nport = 1\n"), 4, "to is missing"),
     (
         "rule to a stranger",
