@@ -4,6 +4,7 @@
 //! Everything here blocks; callers in async code use `spawn_blocking`.
 
 mod entry;
+mod find;
 mod lost;
 mod mark;
 mod segment;
@@ -19,6 +20,7 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP};
 
 use entry::{CTA_TUPLE_ORIG, CTA_ZONE, Entry};
+pub use find::{Tracked, find};
 pub use lost::{lose, provoke};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};

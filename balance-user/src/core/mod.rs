@@ -1,5 +1,6 @@
 //! The pure core: events in, a [`plan::Plan`] and [`Effect`]s out. No I/O, and no clock of its own.
 
+mod in_force;
 mod ipv6;
 mod isp;
 mod path;
@@ -23,8 +24,10 @@ use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
 
 use crate::config::{Config, Ipv6Mode, IspConfig};
+use crate::control::in_force::InForce;
 use crate::sysctl::SysctlFacts;
 use health::Probe;
+pub(crate) use in_force::protocol_name;
 pub use isp::Fingerprint;
 use isp::Isp;
 use network::Network;
@@ -33,6 +36,7 @@ pub use path::name_of as family_name;
 use plan::Plan;
 pub use planner::nft_table_name;
 use policies::Policies;
+pub(crate) use policies::refusal;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -311,6 +315,12 @@ impl Core {
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the config in force says of flows.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        in_force::in_force(self)
     }
 
     /// The ISPs that can be used now, in either family.
