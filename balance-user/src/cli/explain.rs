@@ -28,7 +28,7 @@ use crate::explain::steering::{Decision, Steering};
 use crate::explain::{Facts, IspFacts, Lan, Question, Way, explain as conclude, render, render_json};
 use crate::netlink::NetlinkError;
 use crate::netlink::lookup::{Packet, way};
-use question::{Asked, find_lan};
+use question::{Asked, Origin, find_lan};
 
 /// The program and the maps may be seen before and after a change. So often is looked again then.
 const ATTEMPTS: usize = 3;
@@ -50,9 +50,9 @@ async fn gather(name: &str, maps: &Maps, asked: &Asked) -> anyhow::Result<Facts>
         Ok(Response::InForce(in_force)) => Some(in_force),
         _ => None,
     };
-    let lan = match &asked.lan {
-        None => None,
-        Some(named) => Some(find_lan(maps, in_force.as_ref(), named.as_deref(), asked.from).await?),
+    let lan = match &asked.origin {
+        Origin::ThisMachine => None,
+        Origin::Lan(named) => Some(find_lan(maps, in_force.as_ref(), named.as_deref(), asked.from).await?),
     };
     let mut steering = Steering::unreadable();
     for _ in 0..ATTEMPTS {

@@ -100,9 +100,10 @@ impl Steering {
     }
 }
 
-/// What the maps say of a flow from a LAN: the same as the program, put together another way.
+/// What the maps say of a flow from a LAN: the same as the program, put together another way. `ours` are the bits of the mark that
+/// are ours.
 #[must_use]
-pub fn expected(looked: &Looked, flow: &Flow, (seed, mask): (u64, MarkMask)) -> Steering {
+pub fn expected(looked: &Looked, flow: &Flow, (seed, ours): (u64, MarkMask)) -> Steering {
     if looked.local.is_some() {
         return Steering::new(Decision::Local(looked.local), None);
     }
@@ -110,18 +111,18 @@ pub fn expected(looked: &Looked, flow: &Flow, (seed, mask): (u64, MarkMask)) -> 
         return Steering::new(Decision::Bypassed, looked.rule);
     };
     let bucket = bucket_of(Sticky::from(entry.sticky).key(*flow).hash(seed));
-    chosen(looked.rule, (*id, entry, table), bucket, mask)
+    chosen(looked.rule, (*id, entry, table), bucket, ours)
 }
 
 fn chosen(
     rule: Option<usize>,
     (id, entry, table): (PolicyId, &PolicyEntry, &BucketTable),
     bucket: usize,
-    mask: MarkMask,
+    ours: MarkMask,
 ) -> Steering {
     let isp = table.get(bucket).and_then(|&owner| IspId::new(owner));
     // Without an ISP it may have the mark of those that are refused.
-    let mark = isp.or_else(|| IspId::new(entry.last_resort)).map_or(0, |isp| mask.value(isp));
+    let mark = isp.or_else(|| IspId::new(entry.last_resort)).map_or(0, |isp| ours.value(isp));
     Steering {
         mark,
         policy: Some(id),
@@ -133,9 +134,9 @@ fn chosen(
 
 /// What the program did is what counts. Where the maps say otherwise, what they say of the reasons is worth nothing.
 #[must_use]
-pub fn judged(rehearsed: &Rehearsed, expected: Steering, mask: MarkMask) -> Steering {
+pub fn judged(rehearsed: &Rehearsed, expected: Steering, ours: MarkMask) -> Steering {
     let decision = match rehearsed.verdict {
-        Some(Verdict::Steered) => mask.isp(rehearsed.mark).map_or(Decision::Unreadable, Decision::Steered),
+        Some(Verdict::Steered) => ours.isp(rehearsed.mark).map_or(Decision::Unreadable, Decision::Steered),
         // Which prefix it is the program does not tell.
         Some(Verdict::Local) => Decision::Local(match expected.decision {
             Decision::Local(prefix) => prefix,
@@ -176,7 +177,7 @@ pub fn of_socket(
     looked: &Looked,
     default: &Selection,
     flow: &Flow,
-    (seed, mask): (u64, MarkMask),
+    (seed, ours): (u64, MarkMask),
 ) -> Steering {
     if looked.local.is_some() {
         return Steering::new(Decision::Local(looked.local), None);
@@ -186,13 +187,13 @@ pub fn of_socket(
     };
     let is_drawn = flow.protocol == protocol::UDP && *id == PolicyId::DEFAULT;
     let steering = match (Sticky::from(entry.sticky), is_drawn, default) {
-        (Sticky::Flow, ..) => drawn(looked.rule, (*id, table), mask),
+        (Sticky::Flow, ..) => drawn(looked.rule, (*id, table), ours),
         (sticky, true, Selection::Policy { entry, table, .. }) => {
             let unknown = flow_of_socket(flow.family, None, flow.protocol, 0);
-            chosen(looked.rule, (*id, entry, table), bucket_of(sticky.key(unknown).hash(seed)), mask)
+            chosen(looked.rule, (*id, entry, table), bucket_of(sticky.key(unknown).hash(seed)), ours)
         }
         (sticky, ..) => {
-            chosen(looked.rule, (*id, entry, table), bucket_of(sticky.key(*flow).hash(seed)), mask)
+            chosen(looked.rule, (*id, entry, table), bucket_of(sticky.key(*flow).hash(seed)), ours)
         }
     };
     // Its packets are never refused.
@@ -201,12 +202,12 @@ pub fn of_socket(
 }
 
 /// Each socket has a bucket of its own.
-fn drawn(rule: Option<usize>, (id, table): (PolicyId, &BucketTable), mask: MarkMask) -> Steering {
+fn drawn(rule: Option<usize>, (id, table): (PolicyId, &BucketTable), ours: MarkMask) -> Steering {
     let shares = shares(table);
     let isps: Vec<IspId> = shares.keys().copied().collect();
     let (decision, mark) = match isps[..] {
         [] => (Decision::NoIsp, 0),
-        [only] => (Decision::Steered(only), mask.value(only)),
+        [only] => (Decision::Steered(only), ours.value(only)),
         _ => (Decision::Drawn, 0),
     };
     Steering { mark, policy: Some(id), shares, ..Steering::new(decision, rule) }

@@ -24,8 +24,15 @@ pub(super) struct Asked {
     /// 0 where there are no ports.
     pub(super) port: u16,
     pub(super) dscp: u8,
-    /// The LAN's name or device, if it is said; none: this machine itself.
-    pub(super) lan: Option<Option<String>>,
+    pub(super) origin: Origin,
+}
+
+/// Who begins the flow.
+pub(super) enum Origin {
+    /// A host of a LAN, of which the name or device may be said.
+    Lan(Option<String>),
+    /// This machine itself.
+    ThisMachine,
 }
 
 /// A LAN of the instance.
@@ -84,7 +91,7 @@ impl Asked {
             source_port: arguments.sport,
             port,
             dscp,
-            lan: (!arguments.local).then(|| arguments.lan.clone()),
+            origin: if arguments.local { Origin::ThisMachine } else { Origin::Lan(arguments.lan.clone()) },
         })
     }
 
