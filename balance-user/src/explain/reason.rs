@@ -48,7 +48,7 @@ pub(super) fn notes(facts: &Facts) -> Vec<String> {
         notes.push(format!("this is for identifier 1; pings with others go by {}", shares(facts)));
     }
     let is_socket = question.lan.is_none() && question.protocol == protocol::UDP;
-    if is_socket && matches!(steering.decision, Decision::Steered(_) | Decision::Drawn) {
+    if is_socket && matches!(steering.decision, Decision::Steered(_) | Decision::Drawn | Decision::Bypassed) {
         notes.push(
             "UDP sockets draw a bucket of the default policy when they are made; rules count only for those that connect"
                 .to_owned(),

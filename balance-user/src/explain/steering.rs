@@ -170,31 +170,21 @@ pub fn flow_of_socket(family: Family, destination: Option<Address>, protocol: u8
     Flow { family, source: NOBODY, destination, protocol, source_port: 0, destination_port: port }
 }
 
-/// What becomes of a flow of a TCP or UDP socket of this machine that is connected; see `balance-ebpf/src/local.rs`. `default` is
-/// the selection of flows that no rule is about, from which UDP sockets draw when they are made.
+/// What becomes of a flow of a TCP or UDP socket of this machine that is connected; see `balance-ebpf/src/local.rs`.
 #[must_use]
-pub fn of_socket(
-    looked: &Looked,
-    default: &Selection,
-    flow: &Flow,
-    (seed, ours): (u64, MarkMask),
-) -> Steering {
+pub fn of_socket(looked: &Looked, flow: &Flow, (seed, ours): (u64, MarkMask)) -> Steering {
     if looked.local.is_some() {
         return Steering::new(Decision::Local(looked.local), None);
     }
     let Selection::Policy { id, entry, table } = &looked.selection else {
         return Steering::new(Decision::Bypassed, looked.rule);
     };
+    // UDP sockets have drawn from the default policy when they were made, and keep that.
     let is_drawn = flow.protocol == protocol::UDP && *id == PolicyId::DEFAULT;
-    let steering = match (Sticky::from(entry.sticky), is_drawn, default) {
-        (Sticky::Flow, ..) => drawn(looked.rule, (*id, table), ours),
-        (sticky, true, Selection::Policy { entry, table, .. }) => {
-            let unknown = flow_of_socket(flow.family, None, flow.protocol, 0);
-            chosen(looked.rule, (*id, entry, table), bucket_of(sticky.key(unknown).hash(seed)), ours)
-        }
-        (sticky, ..) => {
-            chosen(looked.rule, (*id, entry, table), bucket_of(sticky.key(*flow).hash(seed)), ours)
-        }
+    let known = if is_drawn { flow_of_socket(flow.family, None, flow.protocol, 0) } else { *flow };
+    let steering = match Sticky::from(entry.sticky) {
+        Sticky::Flow => drawn(looked.rule, (*id, table), ours),
+        sticky => chosen(looked.rule, (*id, entry, table), bucket_of(sticky.key(known).hash(seed)), ours),
     };
     // Its packets are never refused.
     let mark = if steering.decision == Decision::NoIsp { 0 } else { steering.mark };

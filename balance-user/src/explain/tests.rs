@@ -367,7 +367,7 @@ fn flows_without_an_isp_have_the_mark_of_the_last_resort() {
     let steering = expected(&nobody, &flow_to(443), (SEED, mask()));
     assert_eq!((steering.decision, steering.mark), (Decision::NoIsp, 61 << 8));
     // Not those of this machine, whose sockets are only left without one.
-    let steering = of_socket(&nobody, &nobody.selection, &flow_to(443), (SEED, mask()));
+    let steering = of_socket(&nobody, &flow_to(443), (SEED, mask()));
     assert_eq!((steering.decision, steering.mark), (Decision::NoIsp, 0));
 }
 
@@ -376,7 +376,7 @@ fn sockets_draw_an_isp_unless_only_one_is_left_to_draw() {
     let default = selection(0, Sticky::Flow, 0, &[CABLE, CABLE, CABLE, DSL]);
     let of = |selection: Selection, protocol| {
         let flow = Flow { protocol, ..flow_to(443) };
-        of_socket(&looked(selection), &default, &flow, (SEED, mask()))
+        of_socket(&looked(selection), &flow, (SEED, mask()))
     };
     for protocol in [6, 17] {
         let drawn = of(default.clone(), protocol);

@@ -61,8 +61,7 @@ pub(super) fn of_this_machine(
     }
     let flow = flow_of_socket(family_of(asked.to), Some(asked.to.into()), asked.protocol, asked.port);
     let looked = look(maps, &flow, asked, (balance_common::layout::LAN_SELF, 0))?;
-    let default = selection(maps, PolicyId::DEFAULT.get(), &flow)?;
-    Ok(of_socket(&looked, &default, &flow, (seed, mask)))
+    Ok(of_socket(&looked, &flow, (seed, mask)))
 }
 
 fn look(maps: &Maps, flow: &Flow, asked: &Asked, (lan, dscp): (u8, u8)) -> Result<Looked, DatapathError> {
