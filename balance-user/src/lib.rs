@@ -12,6 +12,7 @@ pub mod core;
 pub mod daemon;
 pub mod datapath;
 pub mod devices;
+pub mod explain;
 pub mod import;
 pub mod monitor;
 pub mod nat;

@@ -3,6 +3,8 @@
 //! This is the bit-vector scheme of Lakshman and Stiliadis (SIGCOMM 1998), with the summaries of Baboescu and
 //! Varghese (SIGCOMM 2001).
 
+mod lookup;
+
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,8 @@ use balance_common::layout::{BYPASS, MAX_CLASSES, MAX_RULE_PREFIXES, MAX_RULES, 
 use ipnet::IpNet;
 
 use crate::config::policy::{RuleConfig, RuleTarget};
+
+pub use lookup::first;
 
 /// Compiled rules.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! What can be asked on the command line.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -89,6 +90,18 @@ Examples:
   balance-user flush CABLE                that of CABLE; the flows of other ISPs stay fast")]
     Flush(Flush),
 
+    /// Tell by which ISP a flow goes, and why: rule, policy, bucket, mark, route, NAT
+    ///
+    /// Runs the steering program on such a packet, without sending one, counting one or remembering the flow. Works without
+    /// the daemon too; what only the daemon knows is then left out (null in JSON).
+    #[command(after_help = "\
+Examples:
+  balance-user explain --from 192.168.1.10 --to 1.1.1.1 --proto udp --dport 53
+  balance-user explain --from fd00:1::10 --to 2606:4700:4700::1111 --dport 443 --sport 40000
+  balance-user explain --local --to 9.9.9.9 --dport 853     what this machine itself sends
+  balance-user explain --from 192.168.1.10 --to 1.1.1.1 --proto icmp --lan HOME --json")]
+    Explain(Explain),
+
     /// Check a config and say what is wrong with it, if anything; changes nothing and needs no root
     #[command(after_help = "Example:\n  balance-user check balance.toml && systemctl reload balance")]
     Check(Check),
@@ -166,6 +179,46 @@ pub struct IspName {
 pub struct Flush {
     /// The ISP; all, and what goes between LANs, if none is named
     pub name: Option<String>,
+}
+
+/// What `explain` must be told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Explain {
+    /// Who begins the flow; with --local, the address that the socket is bound to, if any
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "local")]
+    pub from: Option<IpAddr>,
+
+    /// To whom
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: IpAddr,
+
+    /// The protocol: tcp, udp, sctp, icmp, gre, ipsec or a number
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
+    pub proto: String,
+
+    /// The source port of tcp, udp and sctp; any, if it is left out
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub sport: Option<u16>,
+
+    /// The destination port of tcp, udp and sctp
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub dport: Option<u16>,
+
+    /// How the packet is marked for priority: 0 to 63, or a name such as ef
+    #[arg(long, value_name = "DSCP", default_value = "0")]
+    pub dscp: String,
+
+    /// The LAN that the flow comes from, by its name or its device; if it is left out, the one that the source is reached by
+    #[arg(long, value_name = "LAN", conflicts_with = "local")]
+    pub lan: Option<String>,
+
+    /// It is this machine itself that begins the flow
+    #[arg(long)]
+    pub local: bool,
+
+    /// Everything, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `check` can be told.
@@ -251,6 +304,7 @@ Examples:
   balance-user set-weight CABLE 3 --save  a bigger share for CABLE, for good
   balance-user down DSL                   DSL is not to be used
   balance-user auto DSL                   DSL is used when it works
+  balance-user explain --help             by which ISP a flow goes, and why
   balance-user stop                       put everything back as it was
   balance-user import balance.conf        the config of Net::ISP::Balance as one for this
   Each command has more: balance-user set-weight --help
@@ -315,6 +369,8 @@ mod tests {
             "auto CABLE",
             "flush",
             "flush CABLE",
+            "explain --from 192.168.1.2 --to 1.1.1.1 --proto udp --sport 1 --dport 53 --dscp ef --lan HOME",
+            "explain --local --to 2001:db8::1 --dport 53 --json",
             "check f",
             "import",
             "import -",
@@ -343,6 +399,12 @@ mod tests {
             ("flush CABLE DSL", "'DSL'"),
             ("flush --all", "--all"),
             ("stop now", "'now'"),
+            ("explain --from 192.168.1.2", "--to"),
+            ("explain --to 1.1.1.1", "--from"),
+            ("explain --from here --to 1.1.1.1", "'here'"),
+            ("explain --local --lan HOME --to 1.1.1.1", "cannot be used with"),
+            ("explain --local --to 1.1.1.1 --dport 0", "0 is not in 1..=65535"),
+            ("explain --local --to 1.1.1.1 --sport 65536", "65536 is not in 1..=65535"),
             ("check a b", "'b'"),
             ("import a b", "'b'"),
             ("import --toml", "--toml"),

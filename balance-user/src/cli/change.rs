@@ -31,6 +31,8 @@ pub(super) fn change(instance: &str, name: &str, request: &Request) -> anyhow::R
         Response::Done => Ok(()),
         Response::NoSuchIsp { isps } => Err(UsageError::NoSuchIsp { name: name.to_owned(), isps }.into()),
         Response::Error { message } => bail!(message),
-        Response::Quality { .. } => bail!("the daemon answers another question; is it of another version?"),
+        Response::Quality { .. } | Response::InForce(_) => {
+            bail!("the daemon answers another question; is it of another version?")
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod report;
 
 mod change;
 mod check;
+mod explain;
 mod flush;
 mod import;
 mod run;
@@ -34,6 +35,9 @@ pub enum UsageError {
         /// The names that are.
         isps: Vec<String>,
     },
+    /// What is asked makes no sense.
+    #[error("{0}")]
+    Question(String),
     /// The weight could not be saved.
     #[error(transparent)]
     Save(#[from] SaveError),
@@ -71,6 +75,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Down(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Down),
         Command::Auto(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Auto),
         Command::Flush(flush) => flush::flush(&cli.instance, flush.name.as_deref()),
+        Command::Explain(asked) => explain::explain(&cli.instance, &asked),
         Command::Check(check) => check::check(&check.config),
         Command::Import(import) => import::import(&import.file),
         Command::Stop => {

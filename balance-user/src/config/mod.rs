@@ -30,6 +30,7 @@ pub use self::error::{ConfigError, Fault};
 pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesFolder, Service};
 pub use self::forward::ForwardConfig;
 pub use self::ipv6::Ipv6Mode;
+pub(crate) use self::parse_policy::{dscp_named, protocols_named};
 pub use self::ports::{Ports, Protocol};
 
 /// Where the configuration is unless the command line says otherwise.

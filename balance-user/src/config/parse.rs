@@ -110,7 +110,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let lan_tables = top.get("lan").map_or(Ok(Vec::new()), |item| item.tables(LAN_KEYS))?;
     let lans = lan_tables.iter().map(|table| lan(table, &mut taken)).collect::<Result<Vec<_>, _>>()?;
 
-    let (policies, rules) = policies_and_rules(&top, &isps, &lans)?;
+    let (policies, rules) = policies_and_rules(&top, text, &isps, &lans)?;
     let mark_mask = mark_mask(&top, isps.len())?;
     refusals(&top, &policies, mark_mask, isps.len())?;
     let reset = reset(&top, mark_mask, isps.len())?;

@@ -52,9 +52,10 @@ const DSCPS: [(&str, u8); 23] = [
     ("cs7", 56),
 ];
 
-/// The policies, that of what no rule is about first, and the rules.
+/// The policies, that of what no rule is about first, and the rules. `text` is that of the whole file.
 pub(super) fn policies_and_rules(
     top: &Table<'_>,
+    text: &str,
     isps: &[IspConfig],
     lans: &[LanConfig],
 ) -> Result<(Vec<PolicyConfig>, Vec<RuleConfig>), Problem> {
@@ -77,7 +78,8 @@ pub(super) fn policies_and_rules(
     }
     let mut rules = Vec::new();
     for table in &tables {
-        rules.push(rule(table, isps, lans, &mut policies)?);
+        let rule = rule(table, isps, lans, &mut policies)?;
+        rules.push(RuleConfig { line: table.line_in(text), ..rule });
         fits(table, &policies)?;
     }
     crate::rules::compile(&rules, |_| PolicyId::DEFAULT.get()).map_err(|error| {
@@ -232,7 +234,17 @@ fn rule(
     let dscps = list(table, "dscp", dscp)?;
     let to = table.need("to", "to = \"VIDEO\": a policy, an ISP, or \"bypass\"")?;
     let to = to.text(|name| target(name, isps, policies))?;
-    Ok(RuleConfig { source, destination, protocols, source_ports, destination_ports, lans, dscps, to })
+    Ok(RuleConfig {
+        source,
+        destination,
+        protocols,
+        source_ports,
+        destination_ports,
+        lans,
+        dscps,
+        to,
+        line: 0,
+    })
 }
 
 fn target(name: &str, isps: &[IspConfig], policies: &mut Vec<PolicyConfig>) -> Result<RuleTarget, String> {
@@ -275,15 +287,21 @@ fn protocol_numbers(item: Item<'_>) -> Result<Vec<u8>, Problem> {
         return Ok(vec![item.number((0, u8::MAX))?]);
     }
     item.text(|text| {
-        Ok(match text {
-            "tcp" => vec![protocol::TCP],
-            "udp" => vec![protocol::UDP],
-            "sctp" => vec![protocol::SCTP],
-            "icmp" => vec![protocol::ICMP, protocol::ICMPV6],
-            "gre" => vec![protocol::GRE],
-            "ipsec" => vec![protocol::ESP],
-            _ => return Err("protocol must be tcp, udp, sctp, icmp, gre, ipsec, or a number".to_owned()),
-        })
+        protocols_named(text)
+            .ok_or_else(|| "protocol must be tcp, udp, sctp, icmp, gre, ipsec, or a number".to_owned())
+    })
+}
+
+/// The protocols of a name.
+pub(crate) fn protocols_named(name: &str) -> Option<Vec<u8>> {
+    Some(match name {
+        "tcp" => vec![protocol::TCP],
+        "udp" => vec![protocol::UDP],
+        "sctp" => vec![protocol::SCTP],
+        "icmp" => vec![protocol::ICMP, protocol::ICMPV6],
+        "gre" => vec![protocol::GRE],
+        "ipsec" => vec![protocol::ESP],
+        _ => return None,
     })
 }
 
@@ -292,8 +310,13 @@ fn dscp(item: Item<'_>) -> Result<u8, Problem> {
         return item.number((0, 63));
     }
     item.text(|text| {
-        DSCPS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|&(_, number)| number).ok_or_else(
-            || "dscp must be a number from 0 to 63, or a name such as \"ef\", \"af41\" or \"cs1\"".to_owned(),
-        )
+        dscp_named(text).ok_or_else(|| {
+            "dscp must be a number from 0 to 63, or a name such as \"ef\", \"af41\" or \"cs1\"".to_owned()
+        })
     })
+}
+
+/// The DSCP of a name.
+pub(crate) fn dscp_named(text: &str) -> Option<u8> {
+    DSCPS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|&(_, number)| number)
 }

@@ -129,6 +129,8 @@ pub struct RuleConfig {
     pub dscps: Vec<u8>,
     /// Where it leads.
     pub to: RuleTarget,
+    /// The line of the config on which it begins, from 1; 0 if it is of none.
+    pub line: usize,
 }
 
 /// Where a rule leads.

@@ -185,6 +185,11 @@ impl<'a> Item<'a> {
 }
 
 impl Table<'_> {
+    /// The line of the config's text on which it begins, from 1.
+    pub(super) fn line_in(&self, text: &str) -> usize {
+        1 + text.get(..self.span.start).unwrap_or_default().matches('\n').count()
+    }
+
     /// Something wrong with the table as a whole.
     pub(super) fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::new(self.span.clone(), message)

@@ -5,6 +5,7 @@
 
 mod entry;
 mod failback;
+mod find;
 mod lost;
 mod mark;
 mod segment;
@@ -21,6 +22,7 @@ use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, 
 
 use entry::{CTA_ID, CTA_TUPLE_ORIG, CTA_ZONE, Entry};
 pub use failback::{Moved, Returning};
+pub use find::{Tracked, find};
 pub use lost::{lose, provoke};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};

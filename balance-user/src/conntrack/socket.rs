@@ -112,6 +112,25 @@ impl ConntrackSocket {
         })
     }
 
+    /// Asks for the entry that the attributes name, and calls `look` with its payload if there is one.
+    pub(super) fn get(
+        &mut self,
+        family: NetfilterProtoFamily,
+        attributes: Vec<ConntrackAttribute>,
+        mut look: impl FnMut(&[u8]),
+    ) -> Result<(), ConntrackError> {
+        let bytes = self.serialize(family, ConntrackMessage::Get(attributes), 0);
+        self.send(&bytes)?;
+        self.answers(|answer| match answer {
+            Answer::Payload(payload) => {
+                look(payload);
+                Some(Ok(()))
+            }
+            Answer::Error { code, .. } if code == -libc::ENOENT => Some(Ok(())),
+            Answer::Error { code, .. } | Answer::Done { code } => Some(outcome(code)),
+        })
+    }
+
     /// Hands every answer to `look` until that returns the result.
     fn answers(
         &mut self,

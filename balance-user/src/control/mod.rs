@@ -1,6 +1,7 @@
 //! The control socket: one JSON request a line, one JSON response a line.
 
 mod client;
+pub mod in_force;
 mod server;
 
 use std::collections::BTreeMap;
@@ -12,12 +13,16 @@ pub use server::{Asked, listen};
 
 use crate::core::Quality;
 
+use self::in_force::InForce;
+
 /// What can be asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// What only it knows of the ISPs.
     Quality,
+    /// What the config in force says of flows.
+    InForce,
     /// Another weight for an ISP.
     SetWeight {
         /// Its name.
@@ -104,6 +109,8 @@ pub enum Response {
         /// Of scripts: those that have failed, a line each.
         scripts: Vec<String>,
     },
+    /// What the config in force says of flows.
+    InForce(InForce),
     /// There is no such ISP.
     NoSuchIsp {
         /// The ISPs that there are.

@@ -2,6 +2,7 @@
 
 mod absence;
 mod forecast;
+mod in_force;
 mod ipv6;
 mod isp;
 mod path;
@@ -26,9 +27,11 @@ use ipnet::Ipv6Net;
 
 pub use self::policies::last_resort_of;
 use crate::config::{Config, Ipv6Mode, IspConfig};
+use crate::control::in_force::InForce;
 use crate::sysctl::SysctlFacts;
 pub use forecast::Forecast;
 use health::Probe;
+pub(crate) use in_force::protocol_name;
 pub use isp::Fingerprint;
 use isp::Isp;
 use network::Network;
@@ -37,6 +40,7 @@ pub use path::name_of as family_name;
 use plan::Plan;
 pub use planner::nft_table_name;
 use policies::Policies;
+pub(crate) use policies::refusal;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -323,6 +327,12 @@ impl Core {
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the config in force says of flows.
+    #[must_use]
+    pub fn in_force(&self) -> InForce {
+        in_force::in_force(self)
     }
 
     /// The ISPs that can be used now, in either family.

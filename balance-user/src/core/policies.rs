@@ -83,7 +83,7 @@ impl Policies {
 
 /// The number that stands in the mark, in place of an ISP's, for packets that are to be refused: one of the two next to the
 /// highest that there is.
-pub(super) fn refusal(mask: MarkMask, last_resort: LastResort) -> Option<IspId> {
+pub(crate) fn refusal(mask: MarkMask, last_resort: LastResort) -> Option<IspId> {
     let highest = u8::try_from(mask.capacity()).unwrap_or(u8::MAX).min(MAX_ISPS);
     let below = match last_resort {
         LastResort::Main => return None,

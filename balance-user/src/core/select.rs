@@ -39,6 +39,11 @@ pub(super) fn in_use(core: &Core, family: Family) -> BTreeMap<IspId, u16> {
         .collect()
 }
 
+/// The ISPs of the tier in use, with their weights, those that are down included.
+pub(super) fn takers(core: &Core, policy: &PolicyConfig, family: Family) -> Vec<Member> {
+    members(core, policy, family).all
+}
+
 /// The members of a selection, and those of them that are down, in the order in which they went.
 #[derive(PartialEq, Eq)]
 struct Members {

@@ -252,6 +252,7 @@ impl Daemon {
                 local_traffic: self.kernel.local_traffic(),
                 scripts: self.scripts.failures(),
             },
+            Request::InForce => Response::InForce(self.core.in_force()),
             Request::Quit => Response::Done,
             Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
                 Response::Error { message: format!("weight {weight} is not between 1 and 1000") }

@@ -239,7 +239,7 @@ fn adopt(classifier: &mut SchedClassifier, pin: &Path) -> Result<bool, ProgramEr
     classifier.take_link(id).map(|_| true)
 }
 
-fn classifier<'a>(
+pub(super) fn classifier<'a>(
     programs: &'a mut Ebpf,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, DatapathError> {
@@ -247,7 +247,7 @@ fn classifier<'a>(
     program.try_into().map_err(program_error(name))
 }
 
-fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
+pub(super) fn program_error(program: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
     move |source| DatapathError::Program { program, source: Box::new(source) }
 }
 

@@ -4,6 +4,7 @@ mod flows;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
@@ -84,6 +85,12 @@ impl Maps {
     pub fn table(&self, policy: PolicyId, family: Family) -> Result<BucketTable, DatapathError> {
         let copy = self.active(policy, family)?;
         self.buckets.get(&bucket_copy(policy, family, copy), 0).map_err(map_error("BUCKETS"))
+    }
+
+    /// The longest of the prefixes that are never balanced that an address is in.
+    pub fn local_prefix(&self, address: IpAddr) -> Option<IpNet> {
+        let keys = self.local.keys().flatten().filter_map(|key| local_net(key.data(), key.prefix_len()));
+        keys.filter(|net| net.contains(&address)).max_by_key(IpNet::prefix_len)
     }
 
     /// What an ISP has carried, summed over the CPUs.
@@ -251,6 +258,16 @@ impl Maps {
     }
 }
 
+/// The prefix of a key of `LOCAL`.
+fn local_net(key: LocalKey, length: u32) -> Option<IpNet> {
+    let address = Ipv6Addr::from(key);
+    let length = u8::try_from(length).ok()?;
+    match (address.to_ipv4_mapped(), length.checked_sub(96)) {
+        (Some(address), Some(length)) => IpNet::new(address.into(), length).ok(),
+        _ => IpNet::new(address.into(), length).ok(),
+    }
+}
+
 fn open<T: TryFrom<Map, Error = MapError>>(
     pins: &Pins,
     name: &'static str,
@@ -259,7 +276,7 @@ fn open<T: TryFrom<Map, Error = MapError>>(
     MapData::from_pin(pins.map(name)).and_then(|data| T::try_from(kind(data))).map_err(map_error(name))
 }
 
-fn map_error(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+pub(super) fn map_error(name: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |source| DatapathError::Map { name, source: Box::new(source) }
 }
 

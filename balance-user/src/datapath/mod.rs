@@ -6,6 +6,7 @@ mod cgroup;
 mod clsact;
 mod maps;
 mod pins;
+mod rehearsal;
 mod shape;
 mod xdp;
 
@@ -15,6 +16,7 @@ pub use clsact::detach;
 pub(crate) use clsact::is_our_filter;
 pub use maps::Maps;
 pub use pins::{Pins, instances};
+pub use rehearsal::{Rehearsed, rehearse};
 pub use xdp::XdpLinks;
 
 use std::path::PathBuf;

@@ -93,7 +93,7 @@ fn rules(
 }
 
 /// The addresses of this machine at the forward's ISPs, in the family of its host.
-fn outside(config: &Config, network: &Network, forward: &ForwardConfig) -> BTreeSet<IpAddr> {
+pub(crate) fn outside(config: &Config, network: &Network, forward: &ForwardConfig) -> BTreeSet<IpAddr> {
     let isps = config.isps.iter().filter(|isp| forward.isps.contains(&isp.name));
     isps.filter_map(|isp| network.link_named(&isp.device))
         .flat_map(|link| network.addresses_of(link.index))

@@ -14,6 +14,7 @@ pub mod reset;
 pub mod table;
 pub mod watch;
 
+pub(crate) use forward::outside as forwarded_addresses;
 pub use local::{Standing, local_chains};
 pub use nft::{Installed, NftError};
 pub use npt::Ipv6Nat;

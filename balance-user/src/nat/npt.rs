@@ -7,9 +7,11 @@
 use std::fmt::Write as _;
 
 use ipnet::Ipv6Net;
+use serde::{Deserialize, Serialize};
 
 /// What becomes of the source addresses of IPv6 flows that leave by an ISP.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ipv6Nat {
     /// Masqueraded, as in IPv4.
     #[default]

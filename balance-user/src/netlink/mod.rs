@@ -13,6 +13,7 @@ pub mod commands;
 mod delegation;
 pub mod device;
 mod generic;
+pub mod lookup;
 pub mod message;
 pub mod routes;
 pub mod rules;

@@ -5,31 +5,23 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What the eBPF program does, in plain words: the longest prefixes, the classes, the first common bit.
+/// The first rule, by the longest prefixes.
 fn first(rules: &Rules, flow: &Flow, lan: u8, dscp: u8) -> Option<usize> {
-    let class = |number: u16| &rules.classes[usize::from(number)];
-    let address = |is_destination, address: Address| {
+    let prefix = |is_destination, address: Address| {
         let octets = address.octets();
-        let longest = (0..=128_u8).rev().find_map(|length| {
+        (0..=128_u8).rev().find_map(|length| {
             let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
             let network = (u128::from_be_bytes(octets) & mask).to_be_bytes();
-            rules.prefixes.get(&(is_destination, network, length))
-        });
-        class(*longest.unwrap())
+            rules.prefixes.get(&(is_destination, network, length)).copied()
+        })
     };
-    let fields = &rules.fields;
-    let sets = [
-        address(false, flow.source),
-        address(true, flow.destination),
-        class(fields.protocols[usize::from(flow.protocol)]),
-        class(fields.source_ports[usize::from(flow.source_port)]),
-        class(fields.destination_ports[usize::from(flow.destination_port)]),
-        class(fields.lans[usize::from(lan)]),
-        class(fields.dscps[usize::from(dscp)]),
-    ];
-    (0..MAX_RULES).find(|rule| {
-        sets.iter()
-            .all(|set| set.summary >> (rule / 64) & 1 == 1 && set.words[rule / 64] >> (rule % 64) & 1 == 1)
+    for class in &rules.classes {
+        for (number, word) in class.words.iter().enumerate() {
+            assert_eq!(class.summary >> number & 1 == 1, *word != 0, "the summary is right");
+        }
+    }
+    super::first(&rules.fields, (flow, lan, dscp), prefix, |class| {
+        rules.classes.get(usize::from(class)).copied()
     })
 }
 
@@ -66,7 +58,7 @@ prop_compose! {
         dscps in few(prop::sample::select(vec![0_u8, 46])),
         to in prop_oneof![Just(RuleTarget::Bypass), (0_usize..4).prop_map(RuleTarget::Policy)],
     ) -> RuleConfig {
-        RuleConfig { source, destination, protocols, source_ports, destination_ports, lans, dscps, to }
+        RuleConfig { source, destination, protocols, source_ports, destination_ports, lans, dscps, to, line: 0 }
     }
 }
 

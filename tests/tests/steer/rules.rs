@@ -164,6 +164,7 @@ pub(crate) fn rule(random: &mut Random) -> RuleConfig {
             0 => RuleTarget::Bypass,
             place => RuleTarget::Policy(place - 1),
         },
+        line: 0,
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData};
-use balance_common::PolicyId;
 use balance_common::layout::{
     ACTIVE_RULES, PolicyEntry, RULE_PREFIX_HEAD, RuleClass, RuleFields, RulePrefixKey, class_copy,
     rule_prefix_key,
 };
+use balance_common::{Flow, PolicyId};
 
 use super::{DatapathError, Maps, Pins, map_error, open};
-use crate::rules::Rules;
+use crate::rules::{Rules, first};
 
 /// The maps of policies and rules.
 pub(super) struct RuleMaps {
@@ -41,6 +41,21 @@ impl Maps {
     pub fn policies(&self) -> Result<BTreeMap<PolicyId, PolicyEntry>, DatapathError> {
         let all = PolicyId::all().map(|id| Ok((id, self.policy(id)?)));
         all.filter(|entry| !entry.as_ref().is_ok_and(|(_, entry)| entry.name == [0; 32])).collect()
+    }
+
+    /// The first of the rules in force that is about a flow from that LAN with that DSCP, from 0, and the policy, or
+    /// [`balance_common::layout::BYPASS`], that it leads to; without one, that of flows that no rule is about.
+    pub fn ruling(&self, flow: &Flow, lan: u8, dscp: u8) -> Result<(Option<usize>, u8), DatapathError> {
+        let copy = self.active.get(&ACTIVE_RULES, 0).map_err(map_error("ACTIVE"))?;
+        let fields = Box::new(self.rules.fields.get(&(copy & 1), 0).map_err(map_error("RULE_FIELDS"))?);
+        let prefix = |is_destination, address| {
+            let key = Key::new(RULE_PREFIX_HEAD + 128, rule_prefix_key(copy, is_destination, address));
+            self.rules.prefixes.get(&key, 0).ok()
+        };
+        let class = |class| self.rules.classes.get(&class_copy(class, copy), 0).ok();
+        let rule = first(&fields, (flow, lan, dscp), prefix, class);
+        let policy = rule.and_then(|rule| fields.policies.get(rule).copied());
+        Ok((rule, policy.unwrap_or(PolicyId::DEFAULT.get())))
     }
 
     /// Writes the policies, before anything leads to them.
