@@ -103,6 +103,8 @@ pub enum Response {
         local_traffic: LocalTraffic,
         /// Of scripts: those that have failed, a line each.
         scripts: Vec<String>,
+        /// Of announcements: who does not take them, a line each.
+        announcements: Vec<String>,
     },
     /// There is no such ISP.
     NoSuchIsp {

@@ -1,11 +1,13 @@
 //! The pure core: events in, a [`plan::Plan`] and [`Effect`]s out. No I/O, and no clock of its own.
 
+mod change;
 mod ipv6;
 mod isp;
 mod path;
 mod planner;
 mod policies;
 mod select;
+mod tally;
 
 pub mod health;
 pub mod network;
@@ -22,8 +24,10 @@ use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
 
+use crate::announce::event::Change;
 use crate::config::{Config, Ipv6Mode, IspConfig};
 use crate::sysctl::SysctlFacts;
+use change::Changes;
 use health::Probe;
 pub use isp::Fingerprint;
 use isp::Isp;
@@ -125,6 +129,8 @@ pub enum Effect {
         state: String,
         /// Why, if there is anything to say.
         reason: String,
+        /// What has changed; none if it is only the first word about it.
+        change: Option<Box<Change>>,
     },
 }
 
@@ -140,6 +146,7 @@ pub struct Core {
     network: Network,
     /// How many times an ISP has become unusable; orders those that are.
     downs: u64,
+    changes: Changes,
     clock: Clock,
 }
 
@@ -189,12 +196,16 @@ impl Core {
         let now = clock.instant;
         let policies = Policies::new(&config, &BTreeMap::new());
         let (isps, removed) = (BTreeMap::new(), BTreeSet::new());
-        let mut core = Self { config, mask, isps, removed, policies, network, downs: 64, clock };
+        let changes = Changes::default();
+        let mut core = Self { config, mask, isps, removed, policies, network, downs: 64, changes, clock };
         let known = left.iter().map(|(&id, entry)| (entry.name(), id)).collect();
         core.removed.extend(left.keys());
         for (id, isp) in assign_ids(&core.config, mask, &known, &core.removed) {
             let isp = match left.get(&id) {
-                Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
+                Some(entry) if entry.name() == isp.name => {
+                    core.changes.adopt(id, entry);
+                    Isp::adopt(id, isp, entry, clock)
+                }
                 _ => Isp::new(id, isp, now),
             };
             core.removed.remove(&id);
@@ -224,11 +235,13 @@ impl Core {
                 self.update_paths(now);
             }
             Event::Answered { isp, family, sequence, rtt } => {
+                self.changes.tally(isp).answered(family, sequence, rtt);
                 if let Some(isp) = self.isps.get_mut(&isp) {
                     isp.path_mut(family).health.answered(sequence, rtt, now);
                 }
             }
             Event::Failed { isp, family, sequence, why } => {
+                self.changes.tally(isp).failed(family, sequence);
                 if let Some(isp) = self.isps.get_mut(&isp) {
                     isp.path_mut(family).health.failed(sequence, why, now);
                 }
@@ -272,6 +285,7 @@ impl Core {
                 isp: isp.config.name.clone(),
                 state: isp.state_text(),
                 reason: isp.reason(now),
+                change: self.changes.of(isp, &self.network, now).map(Box::new),
             });
         }
         effects
@@ -365,6 +379,7 @@ impl Core {
             self.isps.insert(id, isp);
         }
         self.removed.extend(old.into_keys());
+        self.changes.keep(&self.isps);
         self.update_paths(now);
     }
 
@@ -382,6 +397,9 @@ impl Core {
         for (&id, isp) in &mut self.isps {
             for family in Family::ALL {
                 let probes = isp.path_mut(family).health.poll(now);
+                for probe in &probes {
+                    self.changes.tally(id).sent(family, probe.sequence, now);
+                }
                 effects.extend(probes.into_iter().map(|probe| Effect::Probe { isp: id, family, probe }));
             }
         }
