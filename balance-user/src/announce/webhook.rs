@@ -136,11 +136,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
     // The connection works as long as it is asked to, and ends with this request.
-    tokio::select! {
-        answer = sender.send_request(request) => Ok(answer?.status()),
-        Err(error) = connection => Err(error.into()),
-    }
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        // Some servers break it off as soon as they have answered.
+        ended = connection => answer.await.map_err(|error| ended.err().unwrap_or(error)),
+    };
+    Ok(answer?.status())
 }
 
 /// TLS by what this machine trusts.

@@ -101,17 +101,16 @@ fn evidence(isp: &Isp, before: &Told, probes: &Probes, now: Instant) -> String {
         (false, Some(forced)) => Some(format!("forced {forced} by command")),
         (false, None) => Some("not forced any more".to_owned()),
     };
-    let reason = isp.reason(now);
-    let observed = match (reason.is_empty(), isp.config.targets.is_empty(), probes.replied_in_row) {
-        (false, ..) => Some(reason),
+    let answered = match (isp.config.targets.is_empty(), probes.replied_in_row) {
         // Why a command is given is not for us to tell.
-        (true, ..) if isp.forced != Forced::No => None,
-        (true, true, _) => Some("there is a way to its gateway, and it has no targets".to_owned()),
-        (true, false, 0) => None,
-        (true, false, 1) => Some("a probe was answered".to_owned()),
-        (true, false, count) => Some(format!("{count} probes in a row were answered")),
+        _ if isp.forced != Forced::No || !isp.state().is_usable() => None,
+        (true, _) => Some("there is a way to its gateway, and it has no targets".to_owned()),
+        (false, 0) => None,
+        (false, 1) => Some("a probe was answered".to_owned()),
+        (false, count) => Some(format!("{count} probes in a row were answered")),
     };
-    command.into_iter().chain(observed).collect::<Vec<_>>().join("; ")
+    let reason = Some(isp.reason(now)).filter(|reason| !reason.is_empty());
+    command.into_iter().chain(answered).chain(reason).collect::<Vec<_>>().join("; ")
 }
 
 /// Its first target, of a family that it has if there is one.
