@@ -19,7 +19,7 @@ use balance_common::Sticky;
 use balance_user::config::policy::{Failback, LastResort, RuleTarget};
 use balance_user::config::{
     Acceleration, Attach, ClampMss, Config, ConfigError, FastPathConfig, FirewallConfig, ForwardConfig,
-    Ipv6Mode, Mode, MonitorConfig, Ports, Protocol, RoutingConfig,
+    Ipv6Mode, MailSecurity, MailServer, Mode, MonitorConfig, Ports, Protocol, RoutingConfig,
 };
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");
@@ -65,6 +65,8 @@ fn the_sample_and_the_reference_have_every_key() {
         isp_with("[mark]"),
         isp_with("[routing]"),
         isp_with("[scripts]"),
+        isp_with("[mail]"),
+        isp_with("[webhook]"),
     ] {
         let error = parse(&text).unwrap_err();
         let (_, keys) = error.fault().unwrap().message.split_once(" can have ").unwrap();
@@ -96,11 +98,56 @@ fn what_is_left_out_has_the_documented_default() {
         (config.scripts.folder, config.scripts.timeout),
         ("/etc/balance".into(), Duration::from_secs(10))
     );
+    assert_eq!((config.mail, config.webhook), (None, None));
     let isp = &config.isps[0];
     assert_eq!((isp.weight, isp.tier, isp.gateway_v4, isp.gateway_v6), (1, 1, None, None));
     assert_eq!(isp.monitor, MonitorConfig::default());
     let targets: Vec<_> = isp.targets.iter().map(ToString::to_string).collect();
     assert_eq!(targets, ["1.1.1.1", "9.9.9.9", "2606:4700:4700::1111", "2620:fe::9"]);
+}
+
+#[test]
+fn mail_and_webhook_need_little_and_take_much() {
+    let config =
+        parse(&format!("{MINIMAL}[mail]\nto = \"root@localhost\"\n[webhook]\nurl = \"http://[::1]/\"\n"));
+    let Config { mail, webhook, .. } = config.unwrap();
+    let (mail, webhook) = (mail.unwrap(), webhook.unwrap());
+    let addresses: Vec<_> = mail.to.iter().chain([&mail.from]).map(ToString::to_string).collect();
+    assert_eq!(addresses, ["root@localhost", "balance@localhost"]);
+    let server = MailServer { host: "localhost".to_owned(), port: 25, security: MailSecurity::Plain };
+    assert_eq!((mail.server, mail.login, mail.digest), (server, None, Duration::from_mins(1)));
+    assert_eq!((webhook.timeout, webhook.headers.len()), (Duration::from_secs(10), 0));
+
+    let config = parse(&format!(
+        r#"{MINIMAL}
+        [mail]
+        to = ["Admin <admin@example.org>", "b@example.org"]
+        from = "router@example.org"
+        server = "starttls://mx.example.org"
+        user = "router"
+        password_file = "/etc/balance/password"
+        digest = "5m"
+        [webhook]
+        url = "https://example.org/hook?a=b"
+        timeout = "500ms"
+        headers = {{ Authorization = "Bearer x", x-priority = "1" }}
+        "#
+    ));
+    let Config { mail, webhook, .. } = config.unwrap();
+    let (mail, webhook) = (mail.unwrap(), webhook.unwrap());
+    assert_eq!(mail.to[0].to_string(), "Admin <admin@example.org>");
+    assert_eq!((mail.to.len(), mail.from.to_string()), (2, "router@example.org".to_owned()));
+    let server =
+        MailServer { host: "mx.example.org".to_owned(), port: 587, security: MailSecurity::StartTls };
+    assert_eq!((mail.server, mail.digest), (server, Duration::from_mins(5)));
+    assert_eq!(mail.login, Some(("router".to_owned(), "/etc/balance/password".into())));
+    assert_eq!(
+        (webhook.url.to_string(), webhook.timeout),
+        ("https://example.org/hook?a=b".to_owned(), Duration::from_millis(500))
+    );
+    let headers: Vec<_> =
+        webhook.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!(headers, [("authorization", "Bearer x"), ("x-priority", "1")]);
 }
 
 #[test]

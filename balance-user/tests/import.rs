@@ -109,15 +109,25 @@ fn what_the_link_monitor_was_told_becomes_the_monitor() {
 #[test]
 fn what_has_no_counterpart_stays_as_a_comment_with_name_and_value() {
     let toml = import(ROUTER).unwrap();
-    for line in [
-        "# warn_email=root@localhost: no counterpart yet",
-        "# max_packet_loss=15: no counterpart",
-        "# long_down_time=120: no counterpart yet",
-    ] {
+    for line in ["# max_packet_loss=15: no counterpart", "# long_down_time=120: no counterpart yet"] {
         assert!(toml.lines().any(|printed| printed.starts_with(line)), "no {line:?} in:\n{toml}");
     }
     assert!(toml.contains("\n# targets: www.example.org was pinged"), "{toml}");
     assert!(toml.contains("\n# targets: www.google.ca was pinged"), "{toml}");
+}
+
+#[test]
+fn who_was_warned_by_mail_is_sent_mail() {
+    let mail = |option: &str| parse(&format!("{SINGLE_HOST}\nwarn_email={option}")).mail;
+    let to = |option: &str| mail(option).unwrap().to.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(to("root@localhost"), ["root@localhost"]);
+    assert_eq!(to("root, admin@example.org me"), ["root@localhost", "admin@example.org", "me@localhost"]);
+    assert!(parse(SINGLE_HOST).mail.is_none() && mail("").is_none());
+    let server = mail("root").unwrap().server;
+    assert_eq!((&*server.host, server.port), ("localhost", 25));
+    assert!(mail("a@b@c").is_none());
+    let toml = import(&format!("{SINGLE_HOST}\nwarn_email=a@b@c")).unwrap();
+    assert!(toml.contains("\n# warn_email=a@b@c: not an address that mail can be sent to"), "{toml}");
 }
 
 #[test]

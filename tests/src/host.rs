@@ -18,7 +18,7 @@ use nix::unistd::{Pid, getppid};
 use crate::Child;
 use crate::mounts;
 
-/// A machine: its own network, and its own `/run`, `/sys/fs/bpf` and `/etc/iproute2`.
+/// A machine: its own network, and its own `/run`, `/var/lib`, `/sys/fs/bpf` and `/etc/iproute2`.
 ///
 /// Its namespaces are held by file descriptors and threads of this process only, so however the process ends, the
 /// kernel takes them down. They also live on while a socket made in them is open: drop flows with their lab.

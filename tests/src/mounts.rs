@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use nix::mount::{MsFlags, mount};
 
-/// Makes the mounts of the calling thread's new mount namespace private, and puts an empty `/run`, an empty bpffs and
+/// Makes the mounts of the calling thread's new mount namespace private, and puts an empty `/run` and `/var/lib`, an empty bpffs and
 /// a copy of `/etc/iproute2` in place.
 pub(crate) fn make_private() -> anyhow::Result<()> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("cannot make the mounts private")?;
     cover("tmpfs", "/run")?;
     cover("bpf", "/sys/fs/bpf")?;
+    // Where the history of events is.
+    cover("tmpfs", "/var/lib")?;
     // Not the scripts of the machine that runs the lab.
     if Path::new("/etc/balance").is_dir() {
         cover("tmpfs", "/etc/balance")?;

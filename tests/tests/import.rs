@@ -83,7 +83,7 @@ fn import_reads_a_file_or_standard_input_and_changes_nothing() {
     let program = binary().unwrap();
     let piped = lab.router().feed(program.to_str().unwrap(), &["import", "-"], &nib).unwrap();
     assert_eq!(piped, toml);
-    assert!(toml.contains("\n# warn_email=root@localhost: "), "{toml}");
+    assert!(toml.contains("\n[mail]\nto = [\"root@localhost\"]\n"), "{toml}");
 
     let by_file = lab.balance_ok(&["run", "-d", "--config", PATH]).unwrap();
     assert_eq!(changes(&lab, &before), Vec::<String>::new());

@@ -134,7 +134,7 @@ fn a_script_that_hangs_does_not_hold_up_a_failover_and_is_killed() {
     assert_eq!(log(&lab).len(), 1, "it hangs still");
     assert_eq!(wait_for_lines(&lab, 2)[1], "next");
     let group = log(&lab)[0].clone();
-    wait_until(SOON, "its end", || lab.router().sh(&format!("! kill -0 -- -{group} 2>/dev/null")).is_ok())
+    wait_until(SOON, "its end", || lab.router().sh(&format!("! kill -0 -{group} 2>/dev/null")).is_ok())
         .unwrap();
     assert_eq!(failed_scripts(&lab), ["/run/scripts/firewall.d/10-hangs killed after 6s"]);
 }
@@ -150,6 +150,6 @@ fn a_script_that_runs_when_the_daemon_ends_is_killed() {
     let daemon = lab.start_up().unwrap();
     let group = wait_for_lines(&lab, 1)[0].clone();
     daemon.terminate().unwrap();
-    wait_until(SOON, "its end", || lab.router().sh(&format!("! kill -0 -- -{group} 2>/dev/null")).is_ok())
+    wait_until(SOON, "its end", || lab.router().sh(&format!("! kill -0 -{group} 2>/dev/null")).is_ok())
         .unwrap();
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::events::Events;
 use crate::config::{DEFAULT_PATH, WEIGHTS};
 use crate::import;
 
@@ -58,6 +59,17 @@ Examples:
   balance-user status -s                  one line for each ISP: its name and up, suspect, down or unknown
   balance-user status --json | jq '.isps[] | {name, state}'")]
     Status(Status),
+
+    /// Show what has happened: each change of an ISP's state with its evidence and its consequence
+    ///
+    /// Works without the daemon too. The latest few hundred events are kept, also over restarts.
+    #[command(after_help = "\
+Examples:
+  balance-user events                     all that are kept, oldest first
+  balance-user events -n 5 --isp CABLE    the latest five of CABLE
+  balance-user events -f                  the latest ten, then whatever happens
+  balance-user events --json | jq 'select(.state == \"down\") | .evidence'")]
+    Events(Events),
 
     /// Change an ISP's share of the new flows
     ///
@@ -317,6 +329,7 @@ Exit codes:
 Files:
   /etc/balance/balance.toml               the config
   /run/balance/INSTANCE/control.sock      where the daemon listens
+  /var/lib/balance/INSTANCE/events.jsonl  what has happened
   /sys/fs/bpf/balance/INSTANCE/           what balances on while the daemon is gone";
 
 #[cfg(test)]
@@ -367,6 +380,9 @@ mod tests {
             "up CABLE",
             "down CABLE",
             "auto CABLE",
+            "events",
+            "events -f --json -n 5 --isp CABLE",
+            "events --follow",
             "flush",
             "flush CABLE",
             "explain --from 192.168.1.2 --to 1.1.1.1 --proto udp --sport 1 --dport 53 --dscp ef --lan HOME",
@@ -398,6 +414,8 @@ mod tests {
             ("up CABLE DSL", "'DSL'"),
             ("flush CABLE DSL", "'DSL'"),
             ("flush --all", "--all"),
+            ("events -n many", "many"),
+            ("events CABLE", "'CABLE'"),
             ("stop now", "'now'"),
             ("explain --from 192.168.1.2", "--to"),
             ("explain --to 1.1.1.1", "--from"),

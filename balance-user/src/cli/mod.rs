@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod args;
+pub mod events;
 pub mod output;
 pub mod report;
 
@@ -74,6 +75,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Up(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Up),
         Command::Down(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Down),
         Command::Auto(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Auto),
+        Command::Events(events) => events::events(&cli.instance, &events),
         Command::Flush(flush) => flush::flush(&cli.instance, flush.name.as_deref()),
         Command::Explain(asked) => explain::explain(&cli.instance, &asked),
         Command::Check(check) => check::check(&check.config),

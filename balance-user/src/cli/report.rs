@@ -30,6 +30,8 @@ pub struct Report {
     pub local_traffic: LocalTraffic,
     /// What has gone wrong with scripts, a line each; only the daemon knows.
     pub failed_scripts: Vec<String>,
+    /// Who does not take what is announced to them, a line each; only the daemon knows.
+    pub failed_announcements: Vec<String>,
 }
 
 /// Whether the daemon is there.
@@ -275,6 +277,7 @@ mod samples {
             ],
             local_traffic: LocalTraffic::by_route(Some("cgroup2 is not mounted".to_owned())),
             failed_scripts: vec!["/etc/balance/routes.d/10-vpn failed: exit status: 3".to_owned()],
+            failed_announcements: vec!["mail to root@localhost failed: no answer within 30s".to_owned()],
         }
     }
 }
@@ -293,7 +296,7 @@ mod tests {
         report.acceleration = vec![accelerated("ppp0", "tc", Some("ppp0 has no Ethernet header"))];
         report.isps[0].share = 1.0 / 3.0;
         report.isps[0].tx_bytes = Some(u64::MAX);
-        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}],"policies":[{"name":"default","sticky":"flow","last_resort":"main","isps":[{"name":"CABLE","ipv4":0.75,"ipv6":0.6667}]}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"]}"#;
+        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}],"policies":[{"name":"default","sticky":"flow","last_resort":"main","isps":[{"name":"CABLE","ipv4":0.75,"ipv6":0.6667}]}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"],"failed_announcements":["mail to root@localhost failed: no answer within 30s"]}"#;
         let since = humantime::format_rfc3339_seconds(report.isps[0].since.unwrap()).to_string();
         assert!(since.ends_with("T22:00:00Z"), "{since}");
         assert_eq!(serde_json::to_string(&report).unwrap(), expected.replace("2024-10-00", &since));

@@ -34,7 +34,10 @@ pub(super) fn run(instance: &str, run: &Run) -> anyhow::Result<()> {
         let text = runtime.block_on(dry_run(&instance, config, &only))?;
         return output::print(&text).context("cannot print");
     }
-    runtime.block_on(daemon::run(&instance, &run.config, config, &only))
+    let result = runtime.block_on(daemon::run(&instance, &run.config, config, &only));
+    // A look-up of a name that hangs in a thread of its own is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// The commands that would make what the daemon makes, if all ISPs (or those that are named) work.

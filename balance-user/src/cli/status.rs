@@ -64,12 +64,13 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     let instance = Instance::new(name);
     let maps = open_maps(name)?;
     let pid = instance.daemon();
-    let (quality, told, local_traffic, scripts) = match pid.map(|_| ask(&instance, &Request::Quality)) {
-        Some(Ok(Response::Quality { isps, acceleration, local_traffic, scripts })) => {
-            (Some(isps), Some(acceleration), Some(local_traffic), scripts)
-        }
-        _ => (None, None, None, Vec::new()),
-    };
+    let (quality, told, local_traffic, scripts, announcements) =
+        match pid.map(|_| ask(&instance, &Request::Quality)) {
+            Some(Ok(Response::Quality { isps, acceleration, local_traffic, scripts, announcements })) => {
+                (Some(isps), Some(acceleration), Some(local_traffic), scripts, announcements)
+            }
+            _ => (None, None, None, Vec::new(), Vec::new()),
+        };
     let mask = maps.settings()?.mark_mask;
     let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
     let tables = Family::ALL.map(|family| maps.table(PolicyId::DEFAULT, family));
@@ -90,6 +91,7 @@ fn gather(name: &str) -> anyhow::Result<Report> {
         acceleration: told.unwrap_or_else(|| acceleration(&maps)),
         local_traffic: local_traffic.unwrap_or_else(|| local_traffic_left(name)),
         failed_scripts: scripts,
+        failed_announcements: announcements,
     })
 }
 

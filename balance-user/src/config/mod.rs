@@ -3,6 +3,7 @@
 //! [`Config::parse`] goes from text to checked types in one step, so nothing else has to check again. Whatever is
 //! wrong becomes a [`ConfigError`] that points at it.
 
+pub(crate) mod announce;
 pub(crate) mod check;
 pub(crate) mod error;
 mod firewall;
@@ -26,6 +27,7 @@ use self::policy::{Failback, PolicyConfig, RuleConfig};
 
 use crate::import;
 
+pub use self::announce::{MailConfig, MailSecurity, MailServer, WebhookConfig};
 pub use self::error::{ConfigError, Fault};
 pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesFolder, Service};
 pub use self::forward::ForwardConfig;
@@ -78,6 +80,10 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Scripts of the administrator.
     pub scripts: ScriptsConfig,
+    /// Who gets mail when an ISP changes its state.
+    pub mail: Option<MailConfig>,
+    /// What program is told of it.
+    pub webhook: Option<WebhookConfig>,
 }
 
 impl Config {

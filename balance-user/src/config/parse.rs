@@ -14,7 +14,7 @@ use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    ScriptsConfig, WEIGHTS, check, firewall, forward, ipv6, route,
+    ScriptsConfig, WEIGHTS, announce, check, firewall, forward, ipv6, route,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -38,6 +38,8 @@ const TOP_KEYS: &[&str] = &[
     "mark",
     "routing",
     "scripts",
+    "mail",
+    "webhook",
 ];
 const ISP_KEYS: &[&str] =
     &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
@@ -118,6 +120,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let forwards = forward::forwards(&top, &isps)?;
     let firewall = firewall::firewall(&top, &isps, &lans)?;
     let scripts = scripts(&top)?;
+    let (mail, webhook) = (announce::mail(&top)?, announce::webhook(&top)?);
     Ok(Config {
         mode,
         failback,
@@ -137,6 +140,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
         reset,
         routes,
         scripts,
+        mail,
+        webhook,
     })
 }
 

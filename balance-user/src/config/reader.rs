@@ -158,6 +158,19 @@ impl<'a> Item<'a> {
         self.value.get_ref().is_table()
     }
 
+    /// The names and values of a table that may have any keys, in the order of their names.
+    pub(super) fn pairs(&self) -> Result<Vec<(&'a str, Self)>, Problem> {
+        let table = self.value.get_ref().as_table();
+        let table = table.ok_or_else(|| {
+            self.problem(format!("{} must be a table, such as {{ name = \"value\" }}", self.name))
+        })?;
+        let pair = |(key, value): (&'a Spanned<_>, _)| -> (&'a str, Self) {
+            let key: &std::borrow::Cow<'a, str> = key.get_ref();
+            (key, Self { name: self.name, value })
+        };
+        Ok(table.iter().map(pair).collect())
+    }
+
     /// A table that may have only these keys.
     pub(super) fn table(&self, known: &[&str]) -> Result<Table<'a>, Problem> {
         let entries = self.value.get_ref().as_table().ok_or_else(|| {

@@ -17,25 +17,38 @@ const BURST: usize = 128;
 /// The pause between bursts: with it, more than 100,000 segments a second.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// Flows that were cut loose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Open TCP connections, which are told.
+    pub connections: usize,
+    /// All others.
+    pub flows: usize,
+}
+
 /// Cuts an ISP's flows of a family loose: open TCP connections get the mark `lost` instead, so that every packet that
-/// they send to an ISP is answered with a reset; all other entries are deleted. Returns how many TCP connections there
-/// were.
+/// they send to an ISP is answered with a reset; all other entries are deleted. Returns how many there were.
 ///
 /// Those that nobody has answered yet are deleted as well: asked again, they are opened by another ISP.
-pub fn lose(isp: IspMark, family: Family, lost: IspMark) -> Result<usize, ConntrackError> {
+pub fn lose(isp: IspMark, family: Family, lost: IspMark) -> Result<Cut, ConntrackError> {
     let wanted = netfilter_family(family);
     let mut updates = Updates::open()?;
+    let mut flows = 0;
     ConntrackSocket::open()?.dump(mark_attributes(isp.value(), isp.mask()).to_vec(), |payload| {
         match Entry::parse(payload) {
             Some(entry) if entry.family == wanted && entry.is_open_tcp => {
                 updates.push(&entry, mark_attributes(lost.value(), lost.mask()))
+            }
+            Some(entry) if entry.family == wanted => {
+                flows += 1;
+                Ok(())
             }
             _ => Ok(()),
         }
     })?;
     let connections = updates.finish()?;
     delete_by_mark(isp, family)?;
-    Ok(connections)
+    Ok(Cut { connections, flows })
 }
 
 /// Has the inside ends of lost connections send a packet, so that they get their reset now and not when they have something

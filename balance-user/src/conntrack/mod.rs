@@ -23,7 +23,7 @@ use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, 
 use entry::{CTA_ID, CTA_TUPLE_ORIG, CTA_ZONE, Entry};
 pub use failback::{Moved, Returning};
 pub use find::{Tracked, find};
-pub use lost::{lose, provoke};
+pub use lost::{Cut, lose, provoke};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};
 
@@ -66,6 +66,18 @@ impl ConntrackError {
 pub fn delete_by_mark(mark: IspMark, family: Family) -> Result<(), ConntrackError> {
     let filter = mark_attributes(mark.value(), mark.mask());
     ConntrackSocket::open()?.request(netfilter_family(family), ConntrackMessage::Delete(filter.to_vec()))
+}
+
+/// The same, after counting them.
+pub fn cut_by_mark(mark: IspMark, family: Family) -> Result<Cut, ConntrackError> {
+    let wanted = netfilter_family(family);
+    let mut flows = 0;
+    ConntrackSocket::open()?.dump(mark_attributes(mark.value(), mark.mask()).to_vec(), |payload| {
+        flows += usize::from(Entry::parse(payload).is_some_and(|entry| entry.family == wanted));
+        Ok(())
+    })?;
+    delete_by_mark(mark, family)?;
+    Ok(Cut { connections: 0, flows })
 }
 
 /// How many entries each ISP has, of both families; ISPs that have none are left out. Entries are counted as they

@@ -108,6 +108,8 @@ pub enum Response {
         local_traffic: LocalTraffic,
         /// Of scripts: those that have failed, a line each.
         scripts: Vec<String>,
+        /// Of announcements: who does not take them, a line each.
+        announcements: Vec<String>,
     },
     /// What the config in force says of flows.
     InForce(InForce),

@@ -1,6 +1,7 @@
 //! The pure core: events in, a [`plan::Plan`] and [`Effect`]s out. No I/O, and no clock of its own.
 
 mod absence;
+mod change;
 mod forecast;
 mod in_force;
 mod ipv6;
@@ -9,6 +10,7 @@ mod path;
 mod planner;
 mod policies;
 mod select;
+mod tally;
 
 pub mod health;
 pub mod network;
@@ -26,9 +28,11 @@ use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
 
 pub use self::policies::last_resort_of;
+use crate::announce::event::Change;
 use crate::config::{Config, Ipv6Mode, IspConfig};
 use crate::control::in_force::InForce;
 use crate::sysctl::SysctlFacts;
+use change::Changes;
 pub use forecast::Forecast;
 use health::Probe;
 pub(crate) use in_force::protocol_name;
@@ -140,6 +144,8 @@ pub enum Effect {
         state: String,
         /// Why, if there is anything to say.
         reason: String,
+        /// What has changed; none if it is only the first word about it.
+        change: Option<Box<Change>>,
     },
 }
 
@@ -155,6 +161,7 @@ pub struct Core {
     network: Network,
     /// How many times an ISP has become unusable; orders those that are.
     downs: u64,
+    changes: Changes,
     clock: Clock,
 }
 
@@ -204,12 +211,16 @@ impl Core {
         let now = clock.instant;
         let policies = Policies::new(&config, &BTreeMap::new());
         let (isps, removed) = (BTreeMap::new(), BTreeSet::new());
-        let mut core = Self { config, mask, isps, removed, policies, network, downs: 64, clock };
+        let changes = Changes::default();
+        let mut core = Self { config, mask, isps, removed, policies, network, downs: 64, changes, clock };
         let known = left.iter().map(|(&id, entry)| (entry.name(), id)).collect();
         core.removed.extend(left.keys());
         for (id, isp) in assign_ids(&core.config, mask, &known, &core.removed) {
             let isp = match left.get(&id) {
-                Some(entry) if entry.name() == isp.name => Isp::adopt(id, isp, entry, clock),
+                Some(entry) if entry.name() == isp.name => {
+                    core.changes.adopt(id, entry);
+                    Isp::adopt(id, isp, entry, clock)
+                }
                 _ => Isp::new(id, isp, now),
             };
             core.removed.remove(&id);
@@ -239,11 +250,13 @@ impl Core {
                 self.update_paths(now);
             }
             Event::Answered { isp, family, sequence, rtt } => {
+                self.changes.tally(isp).answered(family, sequence, rtt);
                 if let Some(isp) = self.isps.get_mut(&isp) {
                     isp.path_mut(family).health.answered(sequence, rtt, now);
                 }
             }
             Event::Failed { isp, family, sequence, why } => {
+                self.changes.tally(isp).failed(family, sequence);
                 if let Some(isp) = self.isps.get_mut(&isp) {
                     isp.path_mut(family).health.failed(sequence, why, now);
                 }
@@ -288,6 +301,7 @@ impl Core {
                 isp: isp.config.name.clone(),
                 state: isp.state_text(),
                 reason: isp.reason(now),
+                change: self.changes.of(isp, &self.network, now).map(Box::new),
             });
         }
         effects
@@ -393,6 +407,7 @@ impl Core {
             self.isps.insert(id, isp);
         }
         self.removed.extend(old.into_keys());
+        self.changes.keep(&self.isps);
         self.update_paths(now);
     }
 
@@ -410,6 +425,9 @@ impl Core {
         for (&id, isp) in &mut self.isps {
             for family in Family::ALL {
                 let probes = isp.path_mut(family).health.poll(now);
+                for probe in &probes {
+                    self.changes.tally(id).sent(family, probe.sequence, now);
+                }
                 effects.extend(probes.into_iter().map(|probe| Effect::Probe { isp: id, family, probe }));
             }
         }

@@ -7,6 +7,7 @@ use balance_common::layout::IspEntry;
 use balance_common::{Family, IspId, PolicyId};
 use tokio::sync::mpsc;
 
+use crate::announce::Announcer;
 use crate::config::Config;
 use crate::conntrack::{self, IspMark};
 use crate::control::{DeviceAcceleration, LocalTraffic};
@@ -18,6 +19,7 @@ use crate::nat;
 use crate::sysctl::SysctlFacts;
 
 use super::acceleration::Accelerator;
+use super::consequences::Consequences;
 use super::failback::Failbacks;
 use super::reconciler::Reconciler;
 use super::resets::Resets;
@@ -45,6 +47,8 @@ pub(super) struct Kernel {
     retry_at: Option<Instant>,
     /// Failures of the round before: each is told of once.
     told: BTreeSet<String>,
+    consequences: Consequences,
+    announcer: Announcer,
 }
 
 impl Kernel {
@@ -53,6 +57,7 @@ impl Kernel {
         instance: &Instance,
         config: &Config,
         outcomes: mpsc::Sender<Outcome>,
+        announcer: Announcer,
     ) -> anyhow::Result<Self> {
         let (pins, flows) = (Pins::of(instance.name()), config.fast_path.flows);
         let datapath = Datapath::load(pins, config.attach, instance.clsact(), flows)?;
@@ -75,6 +80,8 @@ impl Kernel {
             applied: None,
             retry_at: None,
             told: BTreeSet::new(),
+            consequences: Consequences::default(),
+            announcer,
         })
     }
 
@@ -96,6 +103,16 @@ impl Kernel {
     /// How the traffic of the machine itself is shared.
     pub(super) fn local_traffic(&self) -> LocalTraffic {
         self.local_traffic.clone()
+    }
+
+    /// Who does not take what is announced to them, a line each.
+    pub(super) fn failed_announcements(&self) -> Vec<String> {
+        self.announcer.failures()
+    }
+
+    /// Gives what is being announced a moment, at the end.
+    pub(super) async fn finish(self) {
+        self.announcer.finish().await;
     }
 
     /// When to try again what failed; none if nothing did.
@@ -176,8 +193,16 @@ impl Kernel {
         }
     }
 
-    /// Carries out the plan, and the effects when the way for them is prepared.
+    /// Carries out the plan, and the effects when the way for them is prepared; then announces what has come of it.
     pub(super) async fn apply(&mut self, core: &Core, scope: Scope, effects: Vec<Effect>) {
+        self.carry_out_plan(core, scope, effects).await;
+        self.announcer.follow(core.config());
+        for event in self.consequences.events(&self.instance, |name| core.isp_named(name), Instant::now()) {
+            self.announcer.publish(&event);
+        }
+    }
+
+    async fn carry_out_plan(&mut self, core: &Core, scope: Scope, effects: Vec<Effect>) {
         if scope >= Scope::Routing {
             self.facts = self.reconciler.facts(&isp_devices(core.config()));
         }
@@ -192,6 +217,10 @@ impl Kernel {
         let mut plan = core.plan(&self.instance, &self.facts);
         self.accelerator.equip(&mut plan.maps.devices);
         let before = self.applied.replace((fingerprint, plan.clone())).map(|(_, plan)| plan);
+        if let Some(before) = &before {
+            let isps: Vec<IspId> = plan.maps.isps.keys().copied().collect();
+            self.consequences.moved(&before.maps.tables, &plan.maps.tables, &isps, Instant::now());
+        }
         let mut errors = Failures::default();
         errors.take(self.maps.apply(&plan.maps).err());
         match self.maps.settings() {
@@ -260,7 +289,10 @@ impl Kernel {
                         prober.send(probe);
                     }
                 }
-                Effect::DeleteFlows { isp, family, reset } => self.resets.cut_loose(isp, family, reset).await,
+                Effect::DeleteFlows { isp, family, reset } => {
+                    let cut = self.resets.cut_loose(isp, family, reset).await;
+                    self.consequences.cut(isp, cut, Instant::now());
+                }
                 Effect::Renumbered { isp } => {
                     tracing::info!(isp = isp.get(), "another prefix: its IPv6 flows start again");
                     self.resets.cut_loose(isp, Family::V6, true).await;
@@ -269,10 +301,13 @@ impl Kernel {
                     }
                 }
                 Effect::Returned { isp, family } => self.failbacks.begin(isp, family),
-                Effect::Announce { isp, state, reason } => {
+                Effect::Announce { isp, state, reason, change } => {
                     // All of it in the message too, because `journalctl` shows nothing else.
                     let colon = if reason.is_empty() { "" } else { ": " };
                     tracing::info!(isp, state, "{isp} is {state}{colon}{reason}");
+                    if let Some(change) = change {
+                        self.consequences.change(*change);
+                    }
                 }
             }
         }

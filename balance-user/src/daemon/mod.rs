@@ -5,6 +5,7 @@
 //! routing and the rest.
 
 mod acceleration;
+mod consequences;
 mod failback;
 mod instance;
 mod kernel;
@@ -23,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
+use crate::announce::Announcer;
 use crate::config::Config;
 use crate::control::{self, Asked, Force, Request, Response};
 use crate::core::{Clock, Core, Event};
@@ -50,11 +52,12 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     let mut signals = Signals::new().context("cannot catch signals")?;
     let (watcher, network) = Watcher::start().await.context("cannot watch the network")?;
     let (outcomes_sender, outcomes) = mpsc::channel(1024);
-    let mut kernel = Kernel::open(instance, &config, outcomes_sender)?;
+    let scripts = ScriptRunner::new(instance, path);
+    let announcer = Announcer::new(instance.name(), scripts.scripts());
+    let mut kernel = Kernel::open(instance, &config, outcomes_sender, announcer)?;
     let left = kernel.left()?;
     let mut core = Core::new(config, &left, network, clock())?;
     core.keep_policies(&kernel.left_policies()?);
-    let scripts = ScriptRunner::new(instance, path);
     let is_first = left.is_empty();
     if is_first && !scripts.before(&core, &mut signals).await {
         return Ok(());
@@ -84,6 +87,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     tracing::info!(instance = instance.name(), "balancing");
     daemon.scripts.after(&daemon.core, Occasion::Start, is_first);
     daemon.serve(&mut signals).await;
+    daemon.kernel.finish().await;
     tracing::info!("ended; the kernel goes on balancing, `balance-user stop` puts everything back");
     Ok(())
 }
@@ -251,6 +255,7 @@ impl Daemon {
                 acceleration: self.kernel.acceleration(),
                 local_traffic: self.kernel.local_traffic(),
                 scripts: self.scripts.failures(),
+                announcements: self.kernel.failed_announcements(),
             },
             Request::InForce => Response::InForce(self.core.in_force()),
             Request::Quit => Response::Done,

@@ -8,7 +8,7 @@ use balance_common::{Family, IspId};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
-use crate::conntrack::{self, ConntrackError, IspMark};
+use crate::conntrack::{self, ConntrackError, Cut, IspMark};
 
 /// When the ends of lost connections are made to speak, after the one before: a packet may get lost, and a host may not
 /// answer more than so often.
@@ -61,24 +61,27 @@ impl Resets {
         }
     }
 
-    /// Cuts an ISP's flows of a family loose. TCP connections are told by [`Resets::tell`], unless they may go on without `reset`.
-    pub(super) async fn cut_loose(&mut self, isp: IspId, family: Family, reset: bool) {
-        let Some(mark) = IspMark::new(isp, self.mask) else { return };
+    /// Cuts an ISP's flows of a family loose, and returns how many there were. TCP connections are told by [`Resets::tell`], unless
+    /// they may go on without `reset`.
+    pub(super) async fn cut_loose(&mut self, isp: IspId, family: Family, reset: bool) -> Cut {
+        let Some(mark) = IspMark::new(isp, self.mask) else { return Cut::default() };
         let Some(lost) = self.lost().filter(|_| reset) else {
-            report(isp, blocking(move || conntrack::delete_by_mark(mark, family)).await);
-            return;
+            return report(isp, blocking(move || conntrack::cut_by_mark(mark, family)).await);
         };
-        match blocking(move || conntrack::lose(mark, family, lost)).await {
-            Ok(0) => return,
-            Ok(connections) => {
+        let cut = match blocking(move || conntrack::lose(mark, family, lost)).await {
+            Ok(cut @ Cut { connections: 0, .. }) => return cut,
+            Ok(cut) => {
+                let connections = cut.connections;
                 tracing::info!(isp = isp.get(), connections, "TCP connections of a dead ISP are reset");
+                cut
             }
             Err(error) => {
                 tracing::warn!(%error, isp = isp.get(), "not all TCP connections of a dead ISP are reset");
-                report(isp, blocking(move || conntrack::delete_by_mark(mark, family)).await);
+                report(isp, blocking(move || conntrack::cut_by_mark(mark, family)).await)
             }
-        }
+        };
         self.untold = true;
+        cut
     }
 
     /// Has the ends of connections that were cut loose get their reset, in the background. To be done when there are routes
@@ -126,10 +129,11 @@ async fn delete(lost: IspMark) {
     }
 }
 
-fn report(isp: IspId, deleted: Result<(), ConntrackError>) {
-    if let Err(error) = deleted {
+fn report(isp: IspId, deleted: Result<Cut, ConntrackError>) -> Cut {
+    deleted.unwrap_or_else(|error| {
         tracing::error!(%error, isp = isp.get(), "flows of a dead ISP keep trying it");
-    }
+        Cut::default()
+    })
 }
 
 /// Without its thread, which only a panic ends, there is nothing to tell.

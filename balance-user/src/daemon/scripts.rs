@@ -21,6 +21,11 @@ impl ScriptRunner {
         Self { instance: instance.clone(), config_path, scripts: Scripts::default() }
     }
 
+    /// What runs them, and knows which have failed.
+    pub(super) fn scripts(&self) -> Scripts {
+        self.scripts.clone()
+    }
+
     /// Before balancing begins: nothing is balanced yet, so this is waited for. False if a signal says not to begin.
     pub(super) async fn before(&self, core: &Core, signals: &mut Signals) -> bool {
         let call = self.call(core, Occasion::Start);

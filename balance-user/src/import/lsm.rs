@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::parse::Word;
+use crate::config::announce::mailbox;
 use crate::config::error::Problem;
 
 /// What the options say that were set.
@@ -16,6 +17,8 @@ pub(super) struct Lsm<'a> {
     pub(super) lost: Option<u32>,
     /// So many answered in a row end it.
     received: Option<(u32, Word<'a>)>,
+    /// Who gets mail.
+    pub(super) warn_email: Vec<String>,
     /// What has no key here: by name, the value and what there is to say about it.
     pub(super) notes: BTreeMap<&'static str, (&'a str, &'static str)>,
 }
@@ -26,8 +29,10 @@ const DEFAULT_INTERVAL_MS: u32 = 1000;
 const HOUR_MS: u32 = 3_600_000;
 const DAY_MS: u32 = 24 * HOUR_MS;
 
-const NO_SCRIPTS: &str = "no counterpart yet: no script is run when an ISP goes up or down";
-const NO_MAIL: &str = "no counterpart yet: no mail is sent; the log has it (journalctl -u balance)";
+const NO_SCRIPTS: &str =
+    "hooks in up.d, down.d, long_down.d and event.d below the folder of [scripts] take its place";
+const NO_MAIL: &str = "not an address that mail can be sent to: write [mail] yourself";
+const ONE_MAIL: &str = "no counterpart: [mail] is about every change";
 const NO_LOSS: &str =
     "no counterpart: answers that stay away in a row take an ISP down, not how many of 100 did";
 const OWN_PROBES: &str = "not needed: an ISP's probes always leave by its own device, with its own address";
@@ -40,14 +45,13 @@ const NOTES: &[(&str, bool, &str)] = &[
     ("min_packet_loss", true, NO_LOSS),
     ("max_successive_pkts_recvd", true, "never had an effect: foolsm knows only max_successive_pkts_lost"),
     ("long_down_time", true, "no counterpart yet: nothing happens when an ISP has been down for long"),
-    ("warn_email", false, NO_MAIL),
-    ("long_down_email", false, NO_MAIL),
+    ("long_down_email", false, ONE_MAIL),
     ("eventscript", false, NO_SCRIPTS),
     ("notifyscript", false, NO_SCRIPTS),
     ("long_down_eventscript", false, NO_SCRIPTS),
     ("long_down_notifyscript", false, NO_SCRIPTS),
-    ("unknown_up_notify", true, NO_SCRIPTS),
-    ("queue", false, NO_SCRIPTS),
+    ("unknown_up_notify", true, "no counterpart: the first time that an ISP comes up is announced as well"),
+    ("queue", false, "no counterpart: hooks are run at the same time"),
     ("check_arp", true, "no counterpart yet: probes are pings"),
     ("ttl", true, "no counterpart: probes have the system's TTL"),
     ("sourceip", false, OWN_PROBES),
@@ -62,7 +66,8 @@ const NOTES: &[(&str, bool, &str)] = &[
 ];
 
 /// The options that become keys, for the message that lists what is known.
-const KEYS: &[&str] = &["interval_ms", "timeout_ms", "max_successive_pkts_lost", "min_successive_pkts_rcvd"];
+const KEYS: &[&str] =
+    &["interval_ms", "timeout_ms", "max_successive_pkts_lost", "min_successive_pkts_rcvd", "warn_email"];
 
 /// Whether this is the name of an option.
 pub(super) fn is_known(name: &str) -> bool {
@@ -78,6 +83,18 @@ impl<'a> Lsm<'a> {
             "max_successive_pkts_lost" => self.lost = Some(value.number(name.text, (1, 1000))?),
             "min_successive_pkts_rcvd" => {
                 self.received = Some((value.number(name.text, (1, DAY_MS))?, value));
+            }
+            "warn_email" => {
+                self.warn_email = addresses(value.text);
+                let is_plain =
+                    |address: &String| address.chars().all(|c| c.is_ascii_graphic() && !"\"\\".contains(c));
+                let is_good = |address: &String| is_plain(address) && mailbox("to", address).is_ok();
+                let is_good = self.warn_email.iter().all(is_good);
+                self.notes.remove("warn_email");
+                if !is_good {
+                    self.warn_email.clear();
+                    self.notes.insert("warn_email", (value.text, NO_MAIL));
+                }
             }
             other => {
                 let note = NOTES.iter().find(|(known, ..)| *known == other);
@@ -102,6 +119,12 @@ impl<'a> Lsm<'a> {
             ))),
         }
     }
+}
+
+/// As the command `mail` takes them; a name alone is a user of this machine.
+fn addresses(text: &str) -> Vec<String> {
+    let words = text.split([' ', '\t', ',']).filter(|word| !word.is_empty());
+    words.map(|word| if word.contains('@') { word.to_owned() } else { format!("{word}@localhost") }).collect()
 }
 
 fn unknown(name: &Word<'_>) -> Problem {

@@ -9,7 +9,7 @@ use crate::config::{Mode, MonitorConfig};
 const HEAD: &str = "\
 # Made of a config of Net::ISP::Balance by `balance-user import`. docs/configuration.md has every key,
 # docs/migrating.md what was there and where it is here: also the folders firewall, routes, pre-run and post-run,
-# and lsm's scripts, which were never in that file.
+# and lsm's scripts (up.d, down.d, long_down.d), which were never in that file.
 ";
 
 impl fmt::Display for Nib<'_> {
@@ -29,6 +29,7 @@ impl fmt::Display for Nib<'_> {
             writeln!(f, "\n[[lan]]\nname = \"{name}\"\ndevice = \"{device}\"")?;
         }
         self.monitor(f)?;
+        self.mail(f)?;
         self.firewall(f)
     }
 }
@@ -100,6 +101,13 @@ impl Nib<'_> {
             writeln!(f)?;
         }
         lsm.notes.iter().try_for_each(|(name, (value, note))| writeln!(f, "# {name}={value}: {note}"))
+    }
+
+    /// Who gets mail, by this machine's own mail server, as NIB sends it.
+    fn mail(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = &self.lsm.warn_email;
+        // What can be an address needs no other quoting in TOML than `{:?}` gives it.
+        if to.is_empty() { Ok(()) } else { writeln!(f, "\n[mail]\nto = {to:?}") }
     }
 
     /// What NIB always does. What its folder `firewall` lets in is not in its config.

@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 /// When scripts are run; each stage has a folder.
@@ -140,7 +141,7 @@ impl Scripts {
                 Ok(scripts) => {
                     for script in scripts {
                         let result = match trust::check(&script) {
-                            Ok(()) => process::run(&script, call).await,
+                            Ok(()) => process::run(&script, call, &[]).await,
                             Err(error) => Err(error),
                         };
                         self.take(&script, result);
@@ -155,6 +156,27 @@ impl Scripts {
     pub fn start(&self, call: Call, stages: impl Into<Vec<Stage>>) {
         let (scripts, stages) = (self.clone(), stages.into());
         tokio::spawn(async move { scripts.run(&call, &stages).await });
+    }
+
+    /// Runs all scripts of these folders at the same time, with these arguments, and waits for them: hooks, which have
+    /// nothing to do with each other.
+    pub async fn run_together(&self, call: &Call, folders: &[String], arguments: &[String]) {
+        let mut hooks = Vec::new();
+        for folder in folders.iter().map(|folder| call.folder.join(folder)) {
+            self.forget(&folder);
+            match find(&folder) {
+                Ok(found) => hooks.extend(found),
+                Err(error) => self.take(&folder, Err(error)),
+            }
+        }
+        let runs = hooks.iter().map(|hook| async move {
+            let result = match trust::check(hook) {
+                Ok(()) => process::run(hook, call, arguments).await,
+                Err(error) => Err(error),
+            };
+            self.take(hook, result);
+        });
+        join_all(runs).await;
     }
 
     /// What has failed when its folder was run last, a line each.

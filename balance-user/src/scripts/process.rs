@@ -22,8 +22,9 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Runs a script and waits for its end. If that takes too long, or nobody waits any longer, it is killed with its process
 /// group; what it leaves behind when it ends by itself is not.
-pub(super) async fn run(script: &Path, call: &Call) -> Result<(), ScriptError> {
+pub(super) async fn run(script: &Path, call: &Call, arguments: &[String]) -> Result<(), ScriptError> {
     let mut child = Command::new(script)
+        .args(arguments)
         .env_clear()
         .env("PATH", PATH)
         .envs(&call.environment)

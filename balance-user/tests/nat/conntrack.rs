@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use balance_common::{Family, IspId};
 use balance_user::conntrack::{
-    IspMark, adopt, count_by_mark, delete_by_mark, free_tcp_of_windows, lose, provoke,
+    Cut, IspMark, adopt, count_by_mark, cut_by_mark, delete_by_mark, free_tcp_of_windows, lose, provoke,
 };
 
 use crate::netns::Netns;
@@ -149,13 +149,16 @@ fn open_connections_of_one_isp_and_family_are_lost_and_all_else_of_it_is_deleted
     insert(&netns, 1, V4, 0x200);
     insert(&netns, 1, V6, 0x200);
 
+    let cut = |connections, flows| Cut { connections, flows };
     let lost = IspMark::lost(MASK).unwrap();
-    assert_eq!(netns.run(|| lose(mark(2), Family::V4, lost)).unwrap(), 1005);
+    assert_eq!(netns.run(|| lose(mark(2), Family::V4, lost)).unwrap(), cut(1005, 4));
     // Of the second ISP IPv6 is left; of the first one all.
     let expected = BTreeMap::from([(id(1), 16), (id(2), 9), (id(63), 1005)]);
     assert_eq!(netns.run(|| count_by_mark(MASK)).unwrap(), expected);
     let foreign = netns.command("conntrack -L -p tcp --mark 0x40003f00");
     assert_eq!(foreign.matches("mark=").count(), 5, "bits of others are kept: {foreign}");
     assert_eq!(netns.run(|| provoke(lost)).unwrap(), 1005, "though nothing can be sent from here");
-    assert_eq!(netns.run(|| lose(mark(2), Family::V4, lost)).unwrap(), 0);
+    assert_eq!(netns.run(|| lose(mark(2), Family::V4, lost)).unwrap(), cut(0, 0));
+    assert_eq!(netns.run(|| cut_by_mark(mark(2), Family::V6)).unwrap(), cut(0, 9));
+    assert_eq!(netns.run(|| count_by_mark(MASK)).unwrap(), BTreeMap::from([(id(1), 16), (id(63), 1005)]));
 }

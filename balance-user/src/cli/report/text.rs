@@ -38,6 +38,7 @@ pub fn render(report: &Report, now: SystemTime) -> String {
     lines.extend(fast_path(&report.acceleration));
     lines.push(local_traffic(&report.local_traffic));
     lines.extend(report.failed_scripts.iter().map(|failure| format!("script {failure}")));
+    lines.extend(report.failed_announcements.iter().cloned());
     lines.join("\n") + "\n"
 }
 
@@ -159,6 +160,7 @@ fast path: xdp on lan0, eth0; tc on ppp0; off on wwan0
   another program (id 7, name mirror) is on wwan0's ingress
 local traffic: by the weighted default route (cgroup2 is not mounted)
 script /etc/balance/routes.d/10-vpn failed: exit status: 3
+mail to root@localhost failed: no answer within 30s
 ";
         assert_eq!(render(&report(), now()), expected);
     }

@@ -1,5 +1,6 @@
 //! The core as the daemon drives it: events in, plan and effects out, and time by arithmetic.
 
+mod changes;
 mod failback;
 mod flows;
 mod ipv6;
@@ -90,6 +91,8 @@ fn config(isps: Vec<IspConfig>) -> Config {
         reset: false,
         routes: Vec::new(),
         scripts: ScriptsConfig::default(),
+        mail: None,
+        webhook: None,
     }
 }
 
@@ -333,7 +336,7 @@ impl World {
     /// What the operator was told since it was last asked.
     fn announced(&mut self) -> Vec<String> {
         let announced = |effect: &Effect| match effect {
-            Effect::Announce { isp, state, reason } => {
+            Effect::Announce { isp, state, reason, .. } => {
                 Some(format!("{isp} {state} {reason}").trim().to_owned())
             }
             _ => None,
