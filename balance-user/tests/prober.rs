@@ -138,7 +138,7 @@ fn target(family: Family, last: &str) -> IpAddr {
 }
 
 fn probe(target: IpAddr, sequence: u64, patience: Duration) -> Probe {
-    Probe { target, sequence, patience }
+    Probe { target: target.into(), sequence, patience }
 }
 
 async fn outcome(outcomes: &mut mpsc::Receiver<Outcome>) -> Outcome {
@@ -154,7 +154,7 @@ fn a_probe_leaves_by_its_own_isp_and_its_answer_is_timed() {
                 let (tx, mut rx) = mpsc::channel(8);
                 let prober = Lab::prober(n, family, &tx);
                 let start = Instant::now();
-                prober.send(probe(target(family, "1"), 7, PATIENCE));
+                prober.send(&probe(target(family, "1"), 7, PATIENCE));
                 let outcome = outcome(&mut rx).await;
                 assert_eq!((outcome.isp.get(), outcome.family, outcome.sequence), (n, family, 7));
                 let rtt = outcome.result.unwrap();
@@ -173,7 +173,7 @@ fn a_target_that_is_dead_gives_no_answer_after_the_given_time() {
             let (tx, mut rx) = mpsc::channel(8);
             let prober = Lab::prober(1, family, &tx);
             let start = Instant::now();
-            prober.send(probe(target(family, "99"), 1, SHORT));
+            prober.send(&probe(target(family, "99"), 1, SHORT));
             let outcome = outcome(&mut rx).await;
             assert!(matches!(outcome.result, Err(Failure::NoAnswer)), "{:?}", outcome.result);
             assert!(start.elapsed() >= SHORT);
@@ -187,7 +187,7 @@ fn an_icmp_error_is_no_answer_but_known_at_once() {
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(8);
             let prober = Lab::prober(2, family, &tx);
-            prober.send(probe(target(family, "66"), 1, PATIENCE));
+            prober.send(&probe(target(family, "66"), 1, PATIENCE));
             let error = outcome(&mut rx).await.result.unwrap_err();
             let Failure::Rejected { from, .. } = &error else { panic!("{error}") };
             assert_eq!(from.is_ipv4(), family == Family::V4);
@@ -205,7 +205,7 @@ fn two_isps_with_the_same_target_do_not_hear_each_others_answers() {
             let probers = [Lab::prober(1, family, &tx), Lab::prober(2, family, &tx)];
             for sequence in 0..20 {
                 for (prober, patience) in probers.iter().zip([SHORT, PATIENCE]) {
-                    prober.send(probe(target(family, "1"), sequence, patience));
+                    prober.send(&probe(target(family, "1"), sequence, patience));
                 }
             }
             let mut answered = Vec::new();
@@ -234,7 +234,7 @@ fn a_socket_of_one_device_does_not_even_see_the_answers_on_another() {
         });
         let (tx, mut rx) = mpsc::channel(8);
         let prober = Lab::prober(2, Family::V4, &tx);
-        prober.send(probe(target(Family::V4, "1"), 0, PATIENCE));
+        prober.send(&probe(target(Family::V4, "1"), 0, PATIENCE));
         assert!(outcome(&mut rx).await.result.is_ok());
         let heard = listeners.map(|mut socket| socket.read(&mut [0; 100]).is_ok());
         assert_eq!(heard, [false, true]);
@@ -248,7 +248,7 @@ fn a_redirect_that_quotes_a_probe_is_not_its_outcome() {
         lab.isps[0].ip("route add 192.0.2.50 via 10.0.1.2");
         let (tx, mut rx) = mpsc::channel(8);
         let prober = Lab::prober(1, Family::V4, &tx);
-        prober.send(probe(target(Family::V4, "50"), 0, SHORT));
+        prober.send(&probe(target(Family::V4, "50"), 0, SHORT));
         let outcome = outcome(&mut rx).await;
         assert!(matches!(outcome.result, Err(Failure::NoAnswer)), "{outcome:?}");
         assert!(lab.router.icmp("InRedirects") > 0, "the redirect has arrived");
@@ -264,7 +264,7 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
             probers.extend([1, 2].map(|n| (n, family, Lab::prober(n, family, &tx))));
         }
         for (_, family, prober) in &probers {
-            prober.send(probe(target(*family, "1"), 0, PATIENCE));
+            prober.send(&probe(target(*family, "1"), 0, PATIENCE));
         }
         for _ in &probers {
             let outcome = outcome(&mut rx).await;
@@ -274,7 +274,7 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
         for sequence in 1..10 {
             for (n, family, prober) in &probers {
                 let patience = if *n == 1 { SHORT } else { PATIENCE };
-                prober.send(probe(target(*family, "1"), sequence, patience));
+                prober.send(&probe(target(*family, "1"), sequence, patience));
             }
         }
         for _ in 0..9 * probers.len() {
@@ -292,7 +292,7 @@ fn a_device_that_is_gone_is_an_error_of_sending() {
             let n = if family == Family::V4 { 1 } else { 2 };
             let prober = Lab::prober(n, family, &tx);
             lab.router.ip(&format!("link del wan{n}"));
-            prober.send(probe(target(family, "1"), 1, PATIENCE));
+            prober.send(&probe(target(family, "1"), 1, PATIENCE));
             let error = outcome(&mut rx).await.result.unwrap_err();
             assert!(matches!(error, Failure::Send(_)), "{error}");
         }
@@ -308,9 +308,9 @@ fn a_prober_that_is_dropped_leaves_no_task_behind() {
         let (tx, mut rx) = mpsc::channel(8);
         let prober = Lab::prober(1, Family::V4, &tx);
         for sequence in 0..5 {
-            prober.send(probe(target(Family::V4, "99"), sequence, PATIENCE * 100));
+            prober.send(&probe(target(Family::V4, "99"), sequence, PATIENCE * 100));
         }
-        prober.send(probe(target(Family::V4, "1"), 5, PATIENCE));
+        prober.send(&probe(target(Family::V4, "1"), 5, PATIENCE));
         assert_eq!(outcome(&mut rx).await.sequence, 5);
         assert!(tasks() >= 5);
         drop(prober);

@@ -15,6 +15,7 @@ mod ports;
 mod reader;
 mod route;
 pub mod save;
+mod target;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesF
 pub use self::forward::ForwardConfig;
 pub use self::ipv6::Ipv6Mode;
 pub use self::ports::{Ports, Protocol};
+pub use self::target::{Ask, Target};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/balance/balance.toml";
@@ -167,8 +169,8 @@ pub struct IspConfig {
     pub gateway_v4: Option<Ipv4Addr>,
     /// The IPv6 gateway, if it is not to be found.
     pub gateway_v6: Option<Ipv6Addr>,
-    /// What to ping to see whether it works. Empty: carrier alone decides.
-    pub targets: Vec<IpAddr>,
+    /// What to ask to see whether it works. Empty: carrier alone decides.
+    pub targets: Vec<Target>,
     /// What becomes of the source addresses of its IPv6 flows.
     pub ipv6: Ipv6Mode,
     /// The IPv6 prefix that it has delegated, if it is not to be found.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use balance_common::MAX_ISPS;
+use balance_common::{Family, MAX_ISPS};
 use ipnet::IpNet;
 use toml::de::DeTable;
 
@@ -14,7 +14,7 @@ use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    ScriptsConfig, WEIGHTS, check, firewall, forward, ipv6, route,
+    ScriptsConfig, Target, WEIGHTS, check, firewall, forward, ipv6, route,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -177,7 +177,7 @@ fn isp(
     let tier = table.number("tier", (1, 255), 1)?;
     let (gateway_v4, gateway_v6) = table.get("gateway").map_or(Ok((None, None)), gateways)?;
     let targets_item = table.get("targets");
-    let targets = targets_item.map_or(Ok(DEFAULT_TARGETS.to_vec()), targets)?;
+    let targets = targets_item.map_or(Ok(DEFAULT_TARGETS.map(Target::from).to_vec()), targets)?;
     let (ipv6, prefix) = ipv6::read(table, targets_item.map(|item| (item, targets.as_slice())))?;
     let own = table.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
     let monitor = merged_monitor(monitor.clone(), own.as_ref())?;
@@ -216,12 +216,12 @@ fn gateways(item: Item<'_>) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Prob
     Ok((v4, v6))
 }
 
-/// What to ping.
-fn targets(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
-    let mut targets = Vec::new();
+/// What to ask.
+fn targets(item: Item<'_>) -> Result<Vec<Target>, Problem> {
+    let mut targets: Vec<Target> = Vec::new();
     for item in item.list()? {
-        let target = item.text(|text| check::host("targets", text))?;
-        if targets.contains(&target) {
+        let target: Target = item.text(str::parse)?;
+        if targets.iter().any(|other| other.ask() == target.ask()) {
             return Err(item.problem("targets has this address twice: remove one"));
         }
         targets.push(target);
@@ -272,15 +272,14 @@ fn in_order<'a>(
 }
 
 /// Why so many targets can never answer, if so: each family is probed and counted by itself.
-fn unreachable_quorum(isp: &str, quorum: usize, targets: &[IpAddr]) -> Option<String> {
-    let v4 = targets.iter().filter(|target| target.is_ipv4()).count();
-    [("IPv4", v4), ("IPv6", targets.len() - v4)].into_iter().find(|&(_, n)| n > 0 && n < quorum).map(
-        |(family, n)| {
-            format!(
-                "the quorum of {isp} is {quorum} but its {family} targets are only {n}: lower it or add targets"
-            )
-        },
-    )
+fn unreachable_quorum(isp: &str, quorum: usize, targets: &[Target]) -> Option<String> {
+    let weight = |family| targets.iter().filter(|target| target.is_for(family)).map(Target::weight).sum();
+    let weights = [("IPv4", weight(Family::V4)), ("IPv6", weight(Family::V6))];
+    weights.into_iter().find(|&(_, n): &(_, usize)| n > 0 && n < quorum).map(|(family, n)| {
+        format!(
+            "the quorum of {isp} is {quorum} but its {family} targets are only {n}: lower it or add targets"
+        )
+    })
 }
 
 /// The bits of the mark that are ours.

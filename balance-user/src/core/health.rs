@@ -21,8 +21,8 @@
 //! Up and Suspect are usable; doubt alone moves no flow.
 //!
 //! # Rounds
-//! A round probes every target. It is good as soon as `quorum` targets have answered (or all, where there are
-//! fewer), and bad as soon as that cannot happen any more. A probe is lost after [`Rtt::patience`], the time in
+//! A round probes every target. It is good as soon as targets with a weight of `quorum` have answered (or all, where
+//! they have less), and bad as soon as that cannot happen any more. A probe is lost after [`Rtt::patience`], the time in
 //! which its target usually answers with room for jitter (a target that never answered: the slowest other); but
 //! where there is no hurry (Unknown, Down), or nothing was ever measured, only after `timeout`. An answer that comes later is late, not lost: it corrects the loss statistics and the RTT, and when it
 //! makes its round good after all, the ISP is not suspect any more. A round that turns bad after a later one was good
@@ -69,14 +69,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use reason::{Missing, Reason};
 use rounds::{Aim, Rounds, after};
 
 use super::rtt::Rtt;
-use crate::config::MonitorConfig;
+use crate::config::{MonitorConfig, Target};
 
 /// However small the configured intervals are, rounds are this far apart.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -115,10 +114,10 @@ impl fmt::Display for State {
 }
 
 /// A probe to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Where to.
-    pub target: IpAddr,
+    /// What to ask whom.
+    pub target: Target,
     /// By which its answer is known; never used twice by one [`Health`].
     pub sequence: u64,
     /// After so long an answer is of no interest any more. It counts as lost much earlier.
@@ -129,7 +128,7 @@ pub struct Probe {
 #[derive(Clone, Debug)]
 pub struct Health {
     monitor: MonitorConfig,
-    targets: Vec<IpAddr>,
+    targets: Vec<Target>,
     state: State,
     since: Instant,
     /// Why it is suspect or down, apart from what the other fields say.
@@ -157,8 +156,8 @@ pub struct Health {
     silence_refuted: Option<Instant>,
 
     rtt: Rtt,
-    rtts: BTreeMap<IpAddr, Rtt>,
-    answers: BTreeMap<IpAddr, Instant>,
+    rtts: BTreeMap<Target, Rtt>,
+    answers: BTreeMap<Target, Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -173,7 +172,7 @@ impl Health {
     /// A path of which nothing is known yet; it is there until [`Self::set_path`] says otherwise. The first round is
     /// due at once. `targets` are those of the path's family.
     #[must_use]
-    pub fn new(monitor: MonitorConfig, targets: Vec<IpAddr>, now: Instant) -> Self {
+    pub fn new(monitor: MonitorConfig, targets: Vec<Target>, now: Instant) -> Self {
         Self {
             monitor,
             targets,
@@ -206,7 +205,7 @@ impl Health {
         state: State,
         since: Instant,
         monitor: MonitorConfig,
-        targets: Vec<IpAddr>,
+        targets: Vec<Target>,
         now: Instant,
     ) -> Self {
         let cause =
@@ -314,7 +313,7 @@ impl Health {
     /// The probe with this sequence was answered after `rtt`.
     pub fn answered(&mut self, sequence: u64, rtt: Duration, now: Instant) {
         let Some(answered) = self.rounds.answer(sequence) else { return };
-        self.answers.insert(answered.target, now);
+        self.answers.insert(answered.target.clone(), now);
         let settled = self.settled_from.is_some_and(|from| answered.number >= from);
         let sample = if settled { Rtt::sample } else { Rtt::first_sample };
         sample(self.rtts.entry(answered.target).or_default(), rtt);
@@ -373,7 +372,7 @@ impl Health {
     }
 
     /// Goes on by another config, in the same state.
-    pub fn reconfigure(&mut self, monitor: MonitorConfig, targets: Vec<IpAddr>, now: Instant) {
+    pub fn reconfigure(&mut self, monitor: MonitorConfig, targets: Vec<Target>, now: Instant) {
         self.monitor = monitor;
         self.next_round = self.next_round.min(after(now, self.pace()));
         if self.targets == targets {
@@ -399,22 +398,24 @@ impl Health {
             }
         }
         let timeout = self.monitor.timeout;
+        let deadline = |target| after(now, self.patience(target));
         let aims =
-            self.targets.iter().map(|&target| Aim { target, deadline: after(now, self.patience(target)) });
+            self.targets.iter().map(|target| Aim { target: target.clone(), deadline: deadline(target) });
         let aims = aims.collect();
-        let need = self.monitor.quorum.clamp(1, self.targets.len().max(1));
+        let all: usize = self.targets.iter().map(Target::weight).sum();
+        let need = self.monitor.quorum.clamp(1, all.max(1));
         self.rounds.start(need, now, timeout.saturating_mul(2), aims)
     }
 
     /// How long the next probe of a target may take.
-    fn patience(&self, target: IpAddr) -> Duration {
+    fn patience(&self, target: &Target) -> Duration {
         let timeout = self.monitor.timeout;
         if !self.state.is_usable() {
             return timeout;
         }
         // A target that never answers must not hold up the verdict: it gets no more than the slowest other.
         let others = || self.rtts.values().map(|rtt| rtt.patience(timeout)).max();
-        self.rtts.get(&target).map(|rtt| rtt.patience(timeout)).or_else(others).unwrap_or(timeout)
+        self.rtts.get(target).map(|rtt| rtt.patience(timeout)).or_else(others).unwrap_or(timeout)
     }
 
     /// The time between rounds.

@@ -8,11 +8,11 @@ use balance_common::{Family, IspId};
 
 use super::health::{Health, State};
 use super::ipv6::{self, Delegated};
-use super::network::{Network, family_of};
+use super::network::Network;
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
 use super::{Clock, Quality, Traffic};
-use crate::config::{Ipv6Mode, IspConfig, WEIGHTS};
+use crate::config::{Ipv6Mode, IspConfig, Target, WEIGHTS};
 
 /// One ISP.
 #[derive(Debug)]
@@ -371,8 +371,8 @@ impl Path {
 const SILENT_PACKETS: u64 = 3;
 
 /// The targets of an ISP in a family.
-pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<IpAddr> {
-    isp.targets.iter().copied().filter(|&target| family_of(target) == family).collect()
+pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<Target> {
+    isp.targets.iter().filter(|target| target.is_for(family)).cloned().collect()
 }
 
 /// The gateway that an earlier daemon has used.

@@ -240,7 +240,7 @@ impl Kernel {
             match effect {
                 Effect::Probe { isp, family, probe } => {
                     if let Some((_, prober)) = self.probers.get(&(isp, family)) {
-                        prober.send(probe);
+                        prober.send(&probe);
                     }
                 }
                 Effect::DeleteFlows { isp, family, reset } => self.resets.cut_loose(isp, family, reset).await,

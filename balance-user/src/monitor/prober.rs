@@ -14,6 +14,7 @@ use socket2::{SockRef, Type};
 use surge_ping::{Client, Config, ICMP, IcmpPacket, PingIdentifier, PingSequence, SurgeError};
 use tokio::sync::mpsc;
 
+use crate::config::Ask;
 use crate::core::health::Probe;
 
 const ECHO_REPLY_V4: u8 = 0;
@@ -121,15 +122,17 @@ impl Prober {
 
     /// Sends a probe, and reports its outcome within its patience, unless this prober is dropped before. To be
     /// called in a tokio runtime.
-    pub fn send(&self, probe: Probe) {
+    pub fn send(&self, probe: &Probe) {
+        let Ask::Ping(host) = *probe.target.ask();
         let (isp, family) = (self.isp, self.family);
         let (client, outcomes) = (self.client.0.clone(), self.outcomes.clone());
-        let (identifier, number) = on_the_wire(self.first, probe.sequence);
+        let (sequence, patience) = (probe.sequence, probe.patience);
+        let (identifier, number) = on_the_wire(self.first, sequence);
         tokio::spawn(async move {
-            let mut pinger = client.pinger(probe.target, identifier).await;
+            let mut pinger = client.pinger(host, identifier).await;
             // The task must not keep the client alive: when the prober is dropped this ping ends at once.
             drop(client);
-            let result = match pinger.timeout(probe.patience).ping(number, &PAYLOAD).await {
+            let result = match pinger.timeout(patience).ping(number, &PAYLOAD).await {
                 Ok((packet, rtt)) => answer(&packet).map(|()| rtt),
                 Err(SurgeError::ClientDestroyed) => return,
                 Err(SurgeError::Timeout { .. }) => Err(Failure::NoAnswer),
@@ -137,7 +140,7 @@ impl Prober {
                 Err(error) => Err(Failure::Other(error)),
             };
             // Nobody there any more to hear it: then nobody needs it.
-            let _ = outcomes.send(Outcome { isp, family, sequence: probe.sequence, result }).await;
+            let _ = outcomes.send(Outcome { isp, family, sequence, result }).await;
         });
     }
 }

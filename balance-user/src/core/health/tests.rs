@@ -19,7 +19,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn targets(targets: &[&str]) -> Vec<IpAddr> {
+fn targets(targets: &[&str]) -> Vec<Target> {
     targets.iter().map(|target| target.parse().unwrap()).collect()
 }
 

@@ -25,7 +25,7 @@ use super::{Clock, Core, Effect, Event};
 use crate::config::policy::PolicyConfig;
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
-    MonitorConfig, RoutingConfig, ScriptsConfig,
+    MonitorConfig, RoutingConfig, ScriptsConfig, Target,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -101,10 +101,10 @@ fn probed(mut isp: IspConfig, families: &[Family]) -> IspConfig {
     isp
 }
 
-fn target(family: Family) -> IpAddr {
+fn target(family: Family) -> Target {
     match family {
-        Family::V4 => ip("1.1.1.1"),
-        Family::V6 => ip("2606:4700::1111"),
+        Family::V4 => ip("1.1.1.1").into(),
+        Family::V6 => ip("2606:4700::1111").into(),
     }
 }
 
