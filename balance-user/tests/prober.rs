@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use balance_common::{Family, IspId};
 use balance_lab::Host;
 use balance_user::core::health::Probe;
-use balance_user::monitor::prober::{Failure, Outcome, Prober};
+use balance_user::core::plan::ProberPlan;
+use balance_user::monitor::{Failure, Outcome, Prober};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
@@ -106,7 +107,8 @@ impl Lab {
     /// A prober for `wan1` or `wan2`. To be called in the router.
     fn prober(n: u8, family: Family, outcomes: &mpsc::Sender<Outcome>) -> Prober {
         let index = nix::net::if_::if_nametoindex(format!("wan{n}").as_str()).unwrap();
-        Prober::new(IspId::new(n).unwrap(), family, index, u32::from(n) << 8, outcomes.clone()).unwrap()
+        let plan = ProberPlan { index, mark: u32::from(n) << 8, gateway: None, resolvers: Vec::new() };
+        Prober::new(IspId::new(n).unwrap(), family, &plan, outcomes.clone()).unwrap()
     }
 
     /// From now on that ISP drops everything for the target.
@@ -152,9 +154,9 @@ fn a_probe_leaves_by_its_own_isp_and_its_answer_is_timed() {
             for n in [1, 2] {
                 let before = [0, 1].map(|isp: usize| lab.isps[isp].echo_requests(family));
                 let (tx, mut rx) = mpsc::channel(8);
-                let prober = Lab::prober(n, family, &tx);
+                let mut prober = Lab::prober(n, family, &tx);
                 let start = Instant::now();
-                prober.send(&probe(target(family, "1"), 7, PATIENCE));
+                prober.send(probe(target(family, "1"), 7, PATIENCE));
                 let outcome = outcome(&mut rx).await;
                 assert_eq!((outcome.isp.get(), outcome.family, outcome.sequence), (n, family, 7));
                 let rtt = outcome.result.unwrap();
@@ -171,9 +173,9 @@ fn a_target_that_is_dead_gives_no_answer_after_the_given_time() {
     in_lab(|_lab| async move {
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(8);
-            let prober = Lab::prober(1, family, &tx);
+            let mut prober = Lab::prober(1, family, &tx);
             let start = Instant::now();
-            prober.send(&probe(target(family, "99"), 1, SHORT));
+            prober.send(probe(target(family, "99"), 1, SHORT));
             let outcome = outcome(&mut rx).await;
             assert!(matches!(outcome.result, Err(Failure::NoAnswer)), "{:?}", outcome.result);
             assert!(start.elapsed() >= SHORT);
@@ -186,8 +188,8 @@ fn an_icmp_error_is_no_answer_but_known_at_once() {
     in_lab(|_lab| async move {
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(8);
-            let prober = Lab::prober(2, family, &tx);
-            prober.send(&probe(target(family, "66"), 1, PATIENCE));
+            let mut prober = Lab::prober(2, family, &tx);
+            prober.send(probe(target(family, "66"), 1, PATIENCE));
             let error = outcome(&mut rx).await.result.unwrap_err();
             let Failure::Rejected { from, .. } = &error else { panic!("{error}") };
             assert_eq!(from.is_ipv4(), family == Family::V4);
@@ -202,10 +204,10 @@ fn two_isps_with_the_same_target_do_not_hear_each_others_answers() {
         lab.kill(1);
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(64);
-            let probers = [Lab::prober(1, family, &tx), Lab::prober(2, family, &tx)];
+            let mut probers = [Lab::prober(1, family, &tx), Lab::prober(2, family, &tx)];
             for sequence in 0..20 {
-                for (prober, patience) in probers.iter().zip([SHORT, PATIENCE]) {
-                    prober.send(&probe(target(family, "1"), sequence, patience));
+                for (prober, patience) in probers.iter_mut().zip([SHORT, PATIENCE]) {
+                    prober.send(probe(target(family, "1"), sequence, patience));
                 }
             }
             let mut answered = Vec::new();
@@ -233,8 +235,8 @@ fn a_socket_of_one_device_does_not_even_see_the_answers_on_another() {
             socket
         });
         let (tx, mut rx) = mpsc::channel(8);
-        let prober = Lab::prober(2, Family::V4, &tx);
-        prober.send(&probe(target(Family::V4, "1"), 0, PATIENCE));
+        let mut prober = Lab::prober(2, Family::V4, &tx);
+        prober.send(probe(target(Family::V4, "1"), 0, PATIENCE));
         assert!(outcome(&mut rx).await.result.is_ok());
         let heard = listeners.map(|mut socket| socket.read(&mut [0; 100]).is_ok());
         assert_eq!(heard, [false, true]);
@@ -247,8 +249,8 @@ fn a_redirect_that_quotes_a_probe_is_not_its_outcome() {
         // Back to where it came from: the ISP's router tells ours that there is a shorter way.
         lab.isps[0].ip("route add 192.0.2.50 via 10.0.1.2");
         let (tx, mut rx) = mpsc::channel(8);
-        let prober = Lab::prober(1, Family::V4, &tx);
-        prober.send(&probe(target(Family::V4, "50"), 0, SHORT));
+        let mut prober = Lab::prober(1, Family::V4, &tx);
+        prober.send(probe(target(Family::V4, "50"), 0, SHORT));
         let outcome = outcome(&mut rx).await;
         assert!(matches!(outcome.result, Err(Failure::NoAnswer)), "{outcome:?}");
         assert!(lab.router.icmp("InRedirects") > 0, "the redirect has arrived");
@@ -263,8 +265,8 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
         for family in Family::ALL {
             probers.extend([1, 2].map(|n| (n, family, Lab::prober(n, family, &tx))));
         }
-        for (_, family, prober) in &probers {
-            prober.send(&probe(target(*family, "1"), 0, PATIENCE));
+        for (_, family, prober) in &mut probers {
+            prober.send(probe(target(*family, "1"), 0, PATIENCE));
         }
         for _ in &probers {
             let outcome = outcome(&mut rx).await;
@@ -272,9 +274,9 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
         }
         lab.isps[0].ip("link set eth0 down");
         for sequence in 1..10 {
-            for (n, family, prober) in &probers {
+            for (n, family, prober) in &mut probers {
                 let patience = if *n == 1 { SHORT } else { PATIENCE };
-                prober.send(&probe(target(*family, "1"), sequence, patience));
+                prober.send(probe(target(*family, "1"), sequence, patience));
             }
         }
         for _ in 0..9 * probers.len() {
@@ -290,14 +292,15 @@ fn a_device_that_is_gone_is_an_error_of_sending() {
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(8);
             let n = if family == Family::V4 { 1 } else { 2 };
-            let prober = Lab::prober(n, family, &tx);
+            let mut prober = Lab::prober(n, family, &tx);
             lab.router.ip(&format!("link del wan{n}"));
-            prober.send(&probe(target(family, "1"), 1, PATIENCE));
+            prober.send(probe(target(family, "1"), 1, PATIENCE));
             let error = outcome(&mut rx).await.result.unwrap_err();
             assert!(matches!(error, Failure::Send(_)), "{error}");
         }
         let (tx, _rx) = mpsc::channel(8);
-        assert!(Prober::new(IspId::new(1).unwrap(), Family::V4, 0, 0x100, tx).is_err());
+        let plan = ProberPlan { index: 0, mark: 0x100, gateway: None, resolvers: Vec::new() };
+        assert!(Prober::new(IspId::new(1).unwrap(), Family::V4, &plan, tx).is_err());
     });
 }
 
@@ -306,11 +309,11 @@ fn a_prober_that_is_dropped_leaves_no_task_behind() {
     in_lab(|_lab| async move {
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         let (tx, mut rx) = mpsc::channel(8);
-        let prober = Lab::prober(1, Family::V4, &tx);
+        let mut prober = Lab::prober(1, Family::V4, &tx);
         for sequence in 0..5 {
-            prober.send(&probe(target(Family::V4, "99"), sequence, PATIENCE * 100));
+            prober.send(probe(target(Family::V4, "99"), sequence, PATIENCE * 100));
         }
-        prober.send(&probe(target(Family::V4, "1"), 5, PATIENCE));
+        prober.send(probe(target(Family::V4, "1"), 5, PATIENCE));
         assert_eq!(outcome(&mut rx).await.sequence, 5);
         assert!(tasks() >= 5);
         drop(prober);

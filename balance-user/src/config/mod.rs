@@ -32,7 +32,7 @@ pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesF
 pub use self::forward::ForwardConfig;
 pub use self::ipv6::Ipv6Mode;
 pub use self::ports::{Ports, Protocol};
-pub use self::target::{Ask, Target};
+pub use self::target::{Ask, Endpoint, HostName, NameQuery, Page, Target};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/balance/balance.toml";
@@ -237,6 +237,8 @@ pub struct MonitorConfig {
     pub flap_window: Duration,
     /// The longest that flapping can make `up_after`.
     pub up_after_max: Duration,
+    /// Who is asked for the addresses of targets with names. None: those of the system, then well-known ones.
+    pub resolvers: Vec<IpAddr>,
 }
 
 impl Default for MonitorConfig {
@@ -251,6 +253,7 @@ impl Default for MonitorConfig {
             silence: Duration::from_millis(300),
             flap_window: Duration::from_mins(5),
             up_after_max: Duration::from_mins(5),
+            resolvers: Vec::new(),
         }
     }
 }

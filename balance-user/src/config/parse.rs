@@ -50,6 +50,7 @@ const MONITOR_KEYS: &[&str] = &[
     "silence",
     "flap_window",
     "up_after_max",
+    "resolvers",
 ];
 
 /// What is pinged unless the config says otherwise: two operators, both families.
@@ -220,13 +221,18 @@ fn gateways(item: Item<'_>) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Prob
 fn targets(item: Item<'_>) -> Result<Vec<Target>, Problem> {
     let mut targets: Vec<Target> = Vec::new();
     for item in item.list()? {
-        let target: Target = item.text(str::parse)?;
+        let target = Target::read(&item)?;
         if targets.iter().any(|other| other.ask() == target.ask()) {
-            return Err(item.problem("targets has this address twice: remove one"));
+            return Err(item.problem("targets has this twice: remove one"));
         }
         targets.push(target);
     }
     Ok(targets)
+}
+
+/// Name servers.
+fn resolvers(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
+    item.one_or_more()?.iter().map(|item| item.text(|text| check::host("resolvers", text))).collect()
 }
 
 /// The prefixes that are not balanced.
@@ -247,6 +253,7 @@ fn merged_monitor(base: MonitorConfig, table: Option<&Table<'_>>) -> Result<Moni
         silence: table.duration("silence", (SHORTEST, HOUR), base.silence)?,
         flap_window: table.duration("flap_window", (SHORTEST, DAY), base.flap_window)?,
         up_after_max: table.duration("up_after_max", (SHORTEST, DAY), base.up_after_max)?,
+        resolvers: table.get("resolvers").map_or(Ok(base.resolvers), resolvers)?,
     };
     in_order(table, ("suspect_interval", merged.suspect_interval), ("interval", merged.interval))?;
     in_order(table, ("up_after", merged.up_after), ("up_after_max", merged.up_after_max))?;

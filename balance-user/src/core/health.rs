@@ -56,7 +56,8 @@
 //! time, up to `up_after_max`; after staying up for `flap_window` it is `up_after` again.
 //!
 //! # No targets
-//! Then the path alone decides: up when it is there (after `up_after` where it had been up before), down when not.
+//! A target that cannot be asked in a family (a name without an address of it, the gateway of a point-to-point device)
+//! does not count there, until it answers or fails. Where none counts the path alone decides: up when it is there (after `up_after` where it had been up before), down when not.
 
 mod reason;
 mod rounds;
@@ -158,6 +159,8 @@ pub struct Health {
     rtt: Rtt,
     rtts: BTreeMap<Target, Rtt>,
     answers: BTreeMap<Target, Instant>,
+    /// Targets that cannot be asked in this family, and why.
+    inapplicable: BTreeMap<Target, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -195,6 +198,7 @@ impl Health {
             rtt: Rtt::default(),
             rtts: BTreeMap::new(),
             answers: BTreeMap::new(),
+            inapplicable: BTreeMap::new(),
         }
     }
 
@@ -238,7 +242,7 @@ impl Health {
             (_, cause) => match (self.returning, cause) {
                 (Some((start, _)), _) => {
                     let left = after(start, self.hold()).saturating_duration_since(now);
-                    if self.targets.is_empty() { Reason::PathBack(left) } else { Reason::Returning(left) }
+                    if self.counts() { Reason::Returning(left) } else { Reason::PathBack(left) }
                 }
                 (None, Cause::None) => Reason::Starting(self.targets.clone()),
                 (None, Cause::Silence { sent, within }) => Reason::Silence { sent: *sent, within: *within },
@@ -287,11 +291,10 @@ impl Health {
         for judged in self.rounds.expire(now) {
             self.judge(judged, now);
         }
-        if self.targets.is_empty() {
+        if !self.counts() {
             self.path_alone(now);
-            return Vec::new();
         }
-        if now < self.next_round { Vec::new() } else { self.start_round(now) }
+        if self.targets.is_empty() || now < self.next_round { Vec::new() } else { self.start_round(now) }
     }
 
     /// When to call [`Self::poll`] at the latest; none while there is nothing to wait for but other events.
@@ -314,6 +317,7 @@ impl Health {
     pub fn answered(&mut self, sequence: u64, rtt: Duration, now: Instant) {
         let Some(answered) = self.rounds.answer(sequence) else { return };
         self.answers.insert(answered.target.clone(), now);
+        self.inapplicable.remove(&answered.target);
         let settled = self.settled_from.is_some_and(|from| answered.number >= from);
         let sample = if settled { Rtt::sample } else { Rtt::first_sample };
         sample(self.rtts.entry(answered.target).or_default(), rtt);
@@ -328,15 +332,39 @@ impl Health {
     /// The probe with this sequence could not be sent, or an ICMP error came back: lost, known at once. `why` is
     /// for the operator.
     pub fn failed(&mut self, sequence: u64, why: String, now: Instant) {
+        if let Some(target) = self.rounds.target(sequence) {
+            self.inapplicable.remove(target);
+        }
         if let Some(judged) = self.rounds.fail(sequence, why) {
             self.judge(judged, now);
         }
     }
 
+    /// The target of the probe with this sequence cannot be asked in this family: it does not count until it answers or
+    /// fails. It is tried in each round.
+    pub fn inapplicable(&mut self, sequence: u64, why: String, now: Instant) {
+        let Some(target) = self.rounds.target(sequence) else { return };
+        self.inapplicable.insert(target.clone(), why);
+        if let Some(judged) = self.rounds.void(sequence) {
+            self.judge(judged, now);
+        }
+    }
+
+    /// The targets that do not count, and why.
+    pub fn not_counted(&self) -> impl Iterator<Item = (&Target, &str)> {
+        self.inapplicable.iter().map(|(target, why)| (target, why.as_str()))
+    }
+
+    /// Whether there are targets to judge by.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.targets.iter().any(|target| !self.inapplicable.contains_key(target))
+    }
+
     /// Other evidence than probes: so many packets were sent within [`Self::silence`] and nothing was received.
     pub fn silent(&mut self, sent: u64, now: Instant) {
         let refuted = self.silence_refuted.is_some_and(|refuted| now < after(refuted, self.monitor.interval));
-        if self.state == State::Up && !self.targets.is_empty() && !refuted {
+        if self.state == State::Up && self.counts() && !refuted {
             self.suspect(Cause::Silence { sent, within: self.silence() }, now);
         }
     }
@@ -356,7 +384,7 @@ impl Health {
             if !self.ever_up {
                 self.enter(State::Unknown, Cause::None, now);
             }
-            if self.targets.is_empty() {
+            if !self.counts() {
                 self.path_alone(now);
             }
         }
@@ -380,6 +408,7 @@ impl Health {
         }
         self.rtts.retain(|target, _| targets.contains(target));
         self.answers.retain(|target, _| targets.contains(target));
+        self.inapplicable.retain(|target, _| targets.contains(target));
         self.targets = targets;
         self.forget_rounds(now);
         self.returning = None;
@@ -398,13 +427,13 @@ impl Health {
             }
         }
         let timeout = self.monitor.timeout;
-        let deadline = |target| after(now, self.patience(target));
-        let aims =
-            self.targets.iter().map(|target| Aim { target: target.clone(), deadline: deadline(target) });
+        let aims = self.targets.iter().map(|target| Aim {
+            target: target.clone(),
+            deadline: after(now, self.patience(target)),
+            counts: !self.inapplicable.contains_key(target),
+        });
         let aims = aims.collect();
-        let all: usize = self.targets.iter().map(Target::weight).sum();
-        let need = self.monitor.quorum.clamp(1, all.max(1));
-        self.rounds.start(need, now, timeout.saturating_mul(2), aims)
+        self.rounds.start(self.monitor.quorum, now, timeout.saturating_mul(2), aims)
     }
 
     /// How long the next probe of a target may take.

@@ -215,7 +215,8 @@ impl Isp {
 
     /// The family by whose health a family is judged.
     fn judge(&self, family: Family) -> Family {
-        let follows = targets(&self.config, family).is_empty() && !self.config.targets.is_empty();
+        let counts = |family| self.path(family).health.counts();
+        let follows = !counts(family) && counts(other(family));
         if follows { other(family) } else { family }
     }
 
@@ -318,14 +319,13 @@ impl Isp {
                 Err(NoPath(why)) => reasons.push(why.clone()),
                 Ok(_) => {
                     let reason = path.health.reason(now).to_string();
-                    if !reason.is_empty() && self.judge(family) == family {
-                        let both = self.paths.iter().all(|path| path.next_hop.is_ok());
-                        reasons.push(if both {
-                            format!("{}: {reason}", family_name(family))
-                        } else {
-                            reason
-                        });
-                    }
+                    let reason =
+                        Some(reason).filter(|reason| !reason.is_empty() && self.judge(family) == family);
+                    let idle = path.health.not_counted();
+                    let idle = idle.map(|(target, why)| format!("{target} does not count, as {why}"));
+                    let both = self.paths.iter().all(|path| path.next_hop.is_ok());
+                    let name = |text| if both { format!("{}: {text}", family_name(family)) } else { text };
+                    reasons.extend(reason.into_iter().chain(idle).map(name));
                 }
             }
         }

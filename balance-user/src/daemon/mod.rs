@@ -25,7 +25,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use crate::config::Config;
 use crate::control::{self, Asked, Force, Request, Response};
 use crate::core::{Clock, Core, Event};
-use crate::monitor::prober::Outcome;
+use crate::monitor::{Failure, Outcome};
 use crate::netlink::watch::Watcher;
 use crate::scripts::Occasion;
 
@@ -207,6 +207,7 @@ impl Daemon {
     fn take_outcome(&mut self, Outcome { isp, family, sequence, result }: Outcome) {
         let event = match result {
             Ok(rtt) => Event::Answered { isp, family, sequence, rtt },
+            Err(Failure::Inapplicable(why)) => Event::Inapplicable { isp, family, sequence, why },
             Err(failure) => Event::Failed { isp, family, sequence, why: failure.to_string() },
         };
         self.core.handle(event, Instant::now());

@@ -24,6 +24,8 @@ pub(super) struct Aim {
     pub(super) target: Target,
     /// When it counts as lost.
     pub(super) deadline: Instant,
+    /// Whether its being lost means anything.
+    pub(super) counts: bool,
 }
 
 /// A round that has just turned out good or bad.
@@ -56,7 +58,7 @@ pub(super) struct Answered {
 #[derive(Clone, Debug)]
 struct Round {
     number: u64,
-    /// Answers of this weight make it good.
+    /// Answers of this weight make it good, or all that count.
     need: usize,
     /// When late answers do not matter any more.
     forget: Instant,
@@ -75,6 +77,8 @@ struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     Waiting,
+    /// It says nothing, unless it is answered.
+    Void,
     Answered,
     Lost(Option<String>),
 }
@@ -103,9 +107,10 @@ impl Rounds {
         };
         self.started += 1;
         let mut probes = Vec::with_capacity(aims.len());
-        for Aim { target, deadline } in aims {
+        for Aim { target, deadline, counts } in aims {
             probes.push(Probe { target: target.clone(), sequence: self.sent, patience });
-            round.probes.push(Sent { sequence: self.sent, target, deadline, fate: Fate::Waiting });
+            let fate = if counts { Fate::Waiting } else { Fate::Void };
+            round.probes.push(Sent { sequence: self.sent, target, deadline, fate });
             self.sent += 1;
         }
         self.recent.push_back(round);
@@ -129,6 +134,20 @@ impl Rounds {
             entry.1 = false;
         }
         Some(answered)
+    }
+
+    /// The target of the probe with this sequence.
+    pub(super) fn target(&mut self, sequence: u64) -> Option<&Target> {
+        let (round, index) = self.find(sequence)?;
+        round.probes.get(index).map(|probe| &probe.target)
+    }
+
+    /// The probe with this sequence says nothing; unless it has been answered, which cannot be.
+    pub(super) fn void(&mut self, sequence: u64) -> Option<Judged> {
+        let (round, index) = self.find(sequence)?;
+        let probe = round.probes.get_mut(index).filter(|probe| probe.fate != Fate::Answered)?;
+        probe.fate = Fate::Void;
+        round.judge()
     }
 
     /// The probe with this sequence failed for this reason: lost without waiting any longer.
@@ -209,8 +228,11 @@ impl Round {
     /// The verdict, if there is a new one.
     fn judge(&mut self) -> Option<Judged> {
         let [answered, waiting] = [Fate::Answered, Fate::Waiting].map(|fate| self.weight(&fate));
-        let good = answered >= self.need;
-        if !good && answered + waiting >= self.need {
+        let all: usize = self.probes.iter().map(|probe| probe.target.weight()).sum();
+        let counted = all - self.weight(&Fate::Void);
+        let need = self.need.clamp(1, counted.max(1));
+        let good = answered >= need;
+        if counted == 0 || !good && answered + waiting >= need {
             return None;
         }
         // A bad round may still turn good by late answers; a good one stays good.
@@ -225,7 +247,7 @@ impl Round {
 
     fn missing(&self) -> Vec<Missing> {
         let missing = self.probes.iter().filter_map(|probe| match &probe.fate {
-            Fate::Answered => None,
+            Fate::Answered | Fate::Void => None,
             Fate::Waiting => Some((probe.target.clone(), None)),
             Fate::Lost(why) => Some((probe.target.clone(), why.clone())),
         });
