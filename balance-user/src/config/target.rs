@@ -390,6 +390,39 @@ mod tests {
     }
 
     #[test]
+    fn tables_say_more_and_look_like_the_short_form() {
+        let text = r#"
+            [[isp]]
+            name = "A"
+            device = "a0"
+            monitor = { quorum = 5, resolvers = ["192.0.2.53", "2001:db8::53"] }
+            targets = [
+                { ping = "1.1.1.1", weight = 5 },
+                { tcp = "[2620:fe::9]:443", weight = 5 },
+                { url = "https://example.com/health", status = 204, body = "ok" },
+                { dns = "9.9.9.9:5353", name = "Example.com.", answer = "203.0.113.7" },
+                { gateway = true },
+            ]"#;
+        let config = crate::config::Config::parse(text, std::path::Path::new("balance.toml")).unwrap();
+        let isp = &config.isps[0];
+        let shown: Vec<_> = isp.targets.iter().map(|target| (target.to_string(), target.weight())).collect();
+        let expected = [
+            ("1.1.1.1", 5),
+            ("tcp://[2620:fe::9]:443", 5),
+            ("https://example.com/health", 1),
+            ("dns://9.9.9.9:5353/example.com", 1),
+            ("gateway", 1),
+        ];
+        assert_eq!(shown, expected.map(|(text, weight)| (text.to_owned(), weight)));
+        let Ask::Page(page) = isp.targets[2].ask() else { panic!("a page") };
+        assert_eq!((page.status, page.body.as_deref()), (Some(204), Some("ok")));
+        let Ask::Name(query) = isp.targets[3].ask() else { panic!("a name") };
+        assert_eq!(query.answer, "203.0.113.7".parse().ok());
+        let resolvers: Vec<_> = isp.monitor.resolvers.iter().map(ToString::to_string).collect();
+        assert_eq!(resolvers, ["192.0.2.53", "2001:db8::53"]);
+    }
+
+    #[test]
     fn what_cannot_be_asked_is_refused() {
         for text in [
             "",

@@ -80,7 +80,9 @@ fn words(wrong: &CertificateError) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "is for somebody else: a captive portal?".to_owned()
         }
-        CertificateError::UnknownIssuer => "is not trusted by this machine: a captive portal?".to_owned(),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "is not trusted by this machine: a captive portal?".to_owned()
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired".to_owned(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "is not valid yet: is this machine's clock right?".to_owned()

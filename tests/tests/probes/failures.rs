@@ -99,6 +99,7 @@ fn a_port_that_is_refused_or_filtered_is_down() {
     let scene = Scene::new();
     scene.configure("\"gateway\"", 1);
     let daemon = scene.start();
+    scene.watch_marks();
     for (server, customers) in servers(TCP).iter().zip(CUSTOMERS) {
         scene.reload(&daemon, &format!("\"tcp://{server}\""));
         scene.lab.wait_all_up().unwrap();
@@ -111,6 +112,8 @@ fn a_port_that_is_refused_or_filtered_is_down() {
             scene.lab.wait_all_up().unwrap();
         }
     }
+    // Not even while their ISP takes no flows, when other sockets of its mark get another one.
+    assert_eq!(scene.marks().1, 0, "probes that left with a wrong mark");
 }
 
 #[test]
@@ -123,7 +126,12 @@ fn a_gateway_that_does_not_answer_for_its_address_is_down() {
     let _daemon = scene.start();
     scene.lab.wait_all_up().unwrap();
     let gateway = scene.lab.isp("CABLE").host();
-    let rule = "table inet deaf { chain in { type filter hook input priority 0; icmpv6 type nd-neighbor-solicit drop; } }";
+    let rule = "table inet deaf {
+        chain in {
+            type filter hook input priority 0
+            icmpv6 type nd-neighbor-solicit drop
+        }
+    }";
     gateway.feed("nft", &["-f", "-"], rule).unwrap();
     scene
         .lab

@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it looks whether it should stop.
 const TICK: Duration = Duration::from_millis(20);
 
+/// How what wants TLS begins (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// Threads that end with this.
 pub(crate) struct Running {
     stop: Arc<AtomicBool>,
@@ -87,6 +90,9 @@ fn talk(mut stream: impl Read + Write, peer: IpAddr, pages: &Pages) -> io::Resul
     while !request.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         stream.read_exact(&mut byte)?;
+        if !byte[0].is_ascii() || byte[0] == TLS_HANDSHAKE {
+            return stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
         request.extend(byte);
     }
     let request = String::from_utf8_lossy(&request).into_owned();

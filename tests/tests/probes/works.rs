@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use balance_lab::{Counter, Family, ready, wait_until};
+use balance_lab::{Family, ready, wait_until};
 
 use crate::scene::{HTTP, HTTPS, Scene, TCP, WWW, servers, text};
 
@@ -35,24 +35,11 @@ fn every_kind_of_target_answers_through_every_isp_and_nothing_leaves_by_another_
     }
     let scene = Scene::new();
     let lab = &scene.lab;
-    // Whatever of ours leaves: by which device, with which mark. Neighbours are resolved without one.
-    let rules = "table inet marks {
-        counter right {}
-        counter wrong {}
-        chain out {
-            type filter hook postrouting priority 200;
-            fib daddr type local return
-            meta l4proto icmpv6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } return
-            oifname cable0 meta mark & 0x3f00 == 0x100 counter name right return
-            oifname dsl0 meta mark & 0x3f00 == 0x200 counter name right return
-            oifname { cable0, dsl0 } counter name wrong
-        }
-    }";
-    lab.router().feed("nft", &["-f", "-"], rules).unwrap();
+    scene.watch_marks();
     let targets = every_kind();
     // Each family has all but the other's addresses: two that both have, and six of its own, one of weight two.
     scene.configure(&targets.join(", "), 9);
-    let daemon = scene.start();
+    let _daemon = scene.start();
     lab.wait_all_up().unwrap();
     for isp in lab.isps() {
         for family in Family::ALL {
@@ -62,13 +49,11 @@ fn every_kind_of_target_answers_through_every_isp_and_nothing_leaves_by_another_
             }
         }
     }
-    let counter = |name| Counter::open(lab.router(), "marks", name).unwrap().packets().unwrap();
-    assert!(counter("right") > 100);
-    assert_eq!(counter("wrong"), 0);
+    let (right, wrong) = scene.marks();
+    assert!(right > 100 && wrong == 0, "{right} {wrong}");
     for isp in lab.isps() {
         assert_eq!(isp.forwarded().unwrap().foreign, 0);
     }
-    drop(daemon);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 mod doubt;
+mod inapplicable;
 mod return_and_path;
 mod table;
 

@@ -9,6 +9,7 @@ mod properties;
 mod reload;
 mod restart;
 mod selection;
+mod targets;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
