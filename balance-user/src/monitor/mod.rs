@@ -15,3 +15,4 @@ mod way;
 
 pub use failure::Failure;
 pub use prober::{Outcome, Prober};
+pub(crate) use way::PROBE_PRIORITY;

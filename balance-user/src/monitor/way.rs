@@ -12,6 +12,10 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use super::Failure;
 use crate::core::plan::ProberPlan;
 
+/// The priority of probes' packets, by which nft tells them from other sockets' with the same mark. It would mean a class of a queueing
+/// discipline with the handle `6261:`; without such a one it is that of any packet.
+pub(crate) const PROBE_PRIORITY: u32 = 0x6261_6c00;
+
 /// How the probes of a path leave: by one device, and with a mark. Both are needed: with the mark alone the answer to a probe may
 /// be that of another device, with the device alone the kernel may find no route.
 #[derive(Clone, Debug)]
@@ -79,6 +83,7 @@ impl Way {
             Family::V6 => socket.bind_device_by_index_v6(Some(self.index))?,
         }
         socket.set_mark(self.mark)?;
+        socket.set_priority(PROBE_PRIORITY)?;
         Ok(socket)
     }
 
