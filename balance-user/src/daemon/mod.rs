@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use balance_common::layout::Forced;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
@@ -46,6 +46,10 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     let _lock = instance.lock()?;
     // Kernels before 5.11 count maps as locked memory.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    // Many ISPs with many targets need more sockets than the usual 1024.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let mut signals = Signals::new().context("cannot catch signals")?;
     let (watcher, network) = Watcher::start().await.context("cannot watch the network")?;
     let (outcomes_sender, outcomes) = mpsc::channel(1024);

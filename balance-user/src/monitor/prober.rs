@@ -18,9 +18,9 @@ use crate::config::{Ask, HostName, NameQuery, Target};
 use crate::core::health::Probe;
 use crate::core::plan::ProberPlan;
 
-/// So many probes with sockets of their own can be under way by one path. Rounds are at most 64 for a target with default times
-/// even in doubt; more is what nobody answers.
-const MOST_UNDER_WAY: usize = 64;
+/// So many probes with sockets of their own can be under way by one path: with default times those of six targets, when a path that
+/// never answered is tried. Far more could only be with times that leave each other no sense.
+const MOST_UNDER_WAY: usize = 128;
 
 /// What became of a probe.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use balance_lab::{Counter, Daemon, Lab, Server, binary, serve_tcp};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::servers::{Authority, Running, Says, at, serve_names, serve_pages};
+use crate::servers::{Authority, Pages, Running, Says, Zone, at, serve_names, serve_pages};
 
 pub(crate) const HTTP: u16 = 80;
 pub(crate) const HTTPS: u16 = 443;
@@ -46,7 +46,7 @@ impl Scene {
             balance_lab::Family::ALL.map(|family| lab.isp("CABLE").address(family)).to_vec();
 
         let (seen, trouble, customers) = (Arc::clone(&asked), Arc::clone(&mischief), cable.clone());
-        let pages = Arc::new(move |peer: IpAddr, path: &str| {
+        let pages: Arc<Pages> = Arc::new(move |peer: IpAddr, path: &str| {
             seen.lock().unwrap().insert((peer, path.to_owned()));
             let wrong = trouble.lock().unwrap().page.clone().filter(|_| customers.contains(&peer));
             wrong.unwrap_or_else(|| match path {
@@ -55,7 +55,7 @@ impl Scene {
             })
         });
         let (seen, trouble) = (Arc::clone(&asked), Arc::clone(&mischief));
-        let zone = Arc::new(move |peer: IpAddr, name: &str| {
+        let zone: Arc<Zone> = Arc::new(move |peer: IpAddr, name: &str| {
             seen.lock().unwrap().insert((peer, name.to_owned()));
             let wrong = trouble.lock().unwrap().name.clone().filter(|_| cable.contains(&peer));
             wrong.unwrap_or_else(|| match name {
@@ -67,11 +67,11 @@ impl Scene {
         let certified = authority.certify(&["www.test", WWW[0], WWW[1]]);
         let for_others = authority.certify(&["portal.test"]);
         let running = vec![
-            serve_pages(host, &at(HTTP), None, Arc::<_>::clone(&pages) as _),
-            serve_pages(host, &at(HTTPS), Some(&certified), Arc::<_>::clone(&pages) as _),
-            serve_pages(host, &at(HTTPS + 1), Some(&for_others), Arc::<_>::clone(&pages) as _),
-            serve_pages(host, &at(HTTPS + 2), Some(&Authority::new().certify(&[WWW[0], WWW[1]])), pages),
-            serve_names(host, &at(DNS), zone),
+            serve_pages(host, &at(HTTP), None, &pages),
+            serve_pages(host, &at(HTTPS), Some(&certified), &pages),
+            serve_pages(host, &at(HTTPS + 1), Some(&for_others), &pages),
+            serve_pages(host, &at(HTTPS + 2), Some(&Authority::new().certify(&[WWW[0], WWW[1]])), &pages),
+            serve_names(host, &at(DNS), &zone),
         ];
         let silent = at(TCP).map(|address| serve_tcp(host, address).unwrap());
         Self { _servers: (running, silent.into()), lab, mischief, asked }
@@ -85,7 +85,15 @@ impl Scene {
             WWW[0], WWW[1]
         );
         for (name, device) in [("CABLE", "cable0"), ("DSL", "dsl0")] {
-            text += &format!("[[isp]]\nname = \"{name}\"\ndevice = \"{device}\"\ntargets = [{targets}]\n");
+            text.extend([
+                "[[isp]]\nname = \"",
+                name,
+                "\"\ndevice = \"",
+                device,
+                "\"\ntargets = [",
+                targets,
+                "]\n",
+            ]);
         }
         self.lab.write_config(&text).unwrap();
     }

@@ -45,13 +45,13 @@ pub(crate) fn serve_pages(
     host: &Host,
     addresses: &[SocketAddr],
     tls: Option<&Arc<ServerConfig>>,
-    pages: Arc<Pages>,
+    pages: &Arc<Pages>,
 ) -> Running {
     let stop = Arc::new(AtomicBool::new(false));
     let threads = addresses.iter().map(|&address| {
         let listener = host.run(|| TcpListener::bind(address)).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (stop, tls, pages) = (Arc::clone(&stop), tls.cloned(), Arc::clone(&pages));
+        let (stop, tls, pages) = (Arc::clone(&stop), tls.cloned(), Arc::clone(pages));
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 let Ok((stream, peer)) = listener.accept() else {
@@ -113,12 +113,12 @@ pub(crate) enum Says {
 pub(crate) type Zone = dyn Fn(IpAddr, &str) -> Says + Send + Sync;
 
 /// Answers questions about names at these addresses.
-pub(crate) fn serve_names(host: &Host, addresses: &[SocketAddr], zone: Arc<Zone>) -> Running {
+pub(crate) fn serve_names(host: &Host, addresses: &[SocketAddr], zone: &Arc<Zone>) -> Running {
     let stop = Arc::new(AtomicBool::new(false));
     let threads = addresses.iter().map(|&address| {
         let socket = host.run(|| UdpSocket::bind(address)).unwrap();
         socket.set_read_timeout(Some(TICK)).unwrap();
-        let (stop, zone) = (Arc::clone(&stop), Arc::clone(&zone));
+        let (stop, zone) = (Arc::clone(&stop), Arc::clone(zone));
         std::thread::spawn(move || {
             let mut buffer = [0; 1500];
             while !stop.load(Ordering::Relaxed) {
