@@ -106,8 +106,17 @@ impl Lab {
 
     /// A prober for `wan1` or `wan2`. To be called in the router.
     fn prober(n: u8, family: Family, outcomes: &mpsc::Sender<Outcome>) -> Prober {
+        Self::prober_with(n, family, None, outcomes)
+    }
+
+    fn prober_with(
+        n: u8,
+        family: Family,
+        gateway: Option<IpAddr>,
+        outcomes: &mpsc::Sender<Outcome>,
+    ) -> Prober {
         let index = nix::net::if_::if_nametoindex(format!("wan{n}").as_str()).unwrap();
-        let plan = ProberPlan { index, mark: u32::from(n) << 8, gateway: None, resolvers: Vec::new() };
+        let plan = ProberPlan { index, mark: u32::from(n) << 8, gateway, resolvers: Vec::new() };
         Prober::new(IspId::new(n).unwrap(), family, &plan, outcomes.clone()).unwrap()
     }
 
@@ -283,6 +292,39 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
             let outcome = outcome(&mut rx).await;
             assert_eq!(outcome.result.is_ok(), outcome.isp.get() == 2, "{outcome:?}");
         }
+    });
+}
+
+#[test]
+fn the_gateway_is_asked_for_its_hardware_address_where_there_is_one() {
+    in_lab(|lab| async move {
+        let (tx, mut rx) = mpsc::channel(8);
+        let ask = |patience| Probe { target: "gateway".parse().unwrap(), sequence: 3, patience };
+        for (family, gateway) in [(Family::V4, "10.0.1.1"), (Family::V6, "fd00:1::1")] {
+            let mut prober = Lab::prober_with(1, family, gateway.parse().ok(), &tx);
+            // The second time the gateway's address is known.
+            for _ in 0..2 {
+                prober.send(ask(PATIENCE));
+                let outcome = outcome(&mut rx).await;
+                assert!(outcome.result.is_ok(), "{outcome:?}");
+            }
+            let mut nowhere = Lab::prober_with(1, family, None, &tx);
+            nowhere.send(ask(PATIENCE));
+            let nobody = outcome(&mut rx).await.result.unwrap_err();
+            assert!(matches!(nobody, Failure::Inapplicable(_)), "{nobody}");
+        }
+        // The kernel knows nothing of all that.
+        let known = lab.router.0.sh("ip neigh show dev wan1 nud reachable").unwrap();
+        assert_eq!(known, "");
+        // Another machine than the one before, which cannot be known.
+        let mut prober = Lab::prober_with(1, Family::V4, "10.0.1.1".parse().ok(), &tx);
+        prober.send(ask(PATIENCE));
+        assert!(outcome(&mut rx).await.result.is_ok());
+        lab.isps[0].ip("link set eth0 address 02:00:00:00:00:77");
+        prober.send(ask(SHORT));
+        assert!(matches!(outcome(&mut rx).await.result, Err(Failure::NoAnswer)));
+        prober.send(ask(PATIENCE));
+        assert!(outcome(&mut rx).await.result.is_ok(), "then everybody is asked");
     });
 }
 

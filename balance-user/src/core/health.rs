@@ -59,6 +59,7 @@
 //! A target that cannot be asked in a family (a name without an address of it, the gateway of a point-to-point device)
 //! does not count there, until it answers or fails. Where none counts the path alone decides: up when it is there (after `up_after` where it had been up before), down when not.
 
+mod inapplicable;
 mod reason;
 mod rounds;
 mod transitions;
@@ -338,27 +339,6 @@ impl Health {
         if let Some(judged) = self.rounds.fail(sequence, why) {
             self.judge(judged, now);
         }
-    }
-
-    /// The target of the probe with this sequence cannot be asked in this family: it does not count until it answers or
-    /// fails. It is tried in each round.
-    pub fn inapplicable(&mut self, sequence: u64, why: String, now: Instant) {
-        let Some(target) = self.rounds.target(sequence) else { return };
-        self.inapplicable.insert(target.clone(), why);
-        if let Some(judged) = self.rounds.void(sequence) {
-            self.judge(judged, now);
-        }
-    }
-
-    /// The targets that do not count, and why.
-    pub fn not_counted(&self) -> impl Iterator<Item = (&Target, &str)> {
-        self.inapplicable.iter().map(|(target, why)| (target, why.as_str()))
-    }
-
-    /// Whether there are targets to judge by.
-    #[must_use]
-    pub fn counts(&self) -> bool {
-        self.targets.iter().any(|target| !self.inapplicable.contains_key(target))
     }
 
     /// Other evidence than probes: so many packets were sent within [`Self::silence`] and nothing was received.

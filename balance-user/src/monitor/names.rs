@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -30,8 +30,13 @@ const DNS_PORT: u16 = 53;
 #[derive(Debug, Default)]
 pub(super) struct Names(Mutex<BTreeMap<String, Arc<Entry>>>);
 
-/// One name; locked while it is looked up, so that one question at a time is asked.
-type Entry = tokio::sync::Mutex<Option<Found>>;
+/// One name.
+#[derive(Debug, Default)]
+struct Entry {
+    known: Mutex<Option<Found>>,
+    /// Locked by whoever looks it up, so that one question at a time is asked.
+    asking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Clone, Debug)]
 struct Found {
@@ -46,18 +51,24 @@ impl Names {
     pub(super) async fn find(&self, way: &Way, name: &str, limit: Duration) -> Result<IpAddr, Failure> {
         let entry = self.entry(name);
         let look_up = async {
-            let mut entry = entry.lock().await;
-            if let Some(found) = entry.as_ref().filter(|found| found.at.elapsed() < found.ttl) {
+            if let Some(found) = entry.fresh() {
+                return Ok(found.address);
+            }
+            let _asking = entry.asking.lock().await;
+            // Somebody else may have found it meanwhile.
+            if let Some(found) = entry.fresh() {
                 return Ok(found.address);
             }
             let found = look_up(way, name).await?;
-            let had_one = entry.as_ref().is_some_and(|before| before.address.is_some());
+            let had_one = entry.known().as_ref().is_some_and(|before| before.address.is_some());
             if found.address.is_none() && had_one {
                 // Addresses do not come to an end: somebody lies, or is broken.
                 let why = format!("its {} address is gone", family_name(way.family));
                 return Err(Failure::Lookup { name: name.to_owned(), why });
             }
-            Ok(entry.insert(found).address)
+            let address = found.address;
+            *entry.known() = Some(found);
+            Ok(address)
         };
         let address = timeout(limit, look_up).await.unwrap_or_else(|_| Err(silent(way, name)))?;
         let none = || format!("{name} has no {} address", family_name(way.family));
@@ -68,18 +79,30 @@ impl Names {
     pub(super) async fn refresh(&self, way: &Way, name: &str) {
         let entry = self.entry(name);
         // Where somebody else looks it up, nothing has to be done.
-        let Ok(mut entry) = entry.try_lock() else { return };
-        let Some(known) = entry.as_mut().filter(|found| found.at.elapsed() > found.ttl / 2) else { return };
-        if let Ok(Ok(found)) = timeout(REFRESH_TIMEOUT, look_up(way, name)).await
+        let Ok(_asking) = entry.asking.try_lock() else { return };
+        let is_old = entry.known().as_ref().is_some_and(|found| found.at.elapsed() > found.ttl / 2);
+        if is_old
+            && let Ok(Ok(found)) = timeout(REFRESH_TIMEOUT, look_up(way, name)).await
             && found.address.is_some()
         {
-            *known = found;
+            *entry.known() = Some(found);
         }
     }
 
     fn entry(&self, name: &str) -> Arc<Entry> {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(names.entry(name.to_owned()).or_default())
+    }
+}
+
+impl Entry {
+    fn known(&self) -> MutexGuard<'_, Option<Found>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known and still true.
+    fn fresh(&self) -> Option<Found> {
+        self.known().clone().filter(|found| found.at.elapsed() < found.ttl)
     }
 }
 

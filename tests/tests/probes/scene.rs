@@ -1,6 +1,6 @@
 //! The lab with its servers, and a daemon that asks them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -32,8 +32,8 @@ pub(crate) struct Scene {
     _servers: (Vec<Running>, Vec<Server>),
     pub(crate) lab: Lab,
     pub(crate) mischief: Arc<Mutex<Mischief>>,
-    /// Who has asked for which path or name.
-    pub(crate) asked: Arc<Mutex<BTreeSet<(IpAddr, String)>>>,
+    /// Who has asked for which path or name, and how often.
+    pub(crate) asked: Arc<Mutex<BTreeMap<(IpAddr, String), usize>>>,
 }
 
 impl Scene {
@@ -41,13 +41,13 @@ impl Scene {
         let lab = Lab::new().unwrap();
         let (host, authority) = (lab.internet(), Authority::new());
         lab.router().run(|| std::fs::write("/run/ca.pem", authority.pem())).unwrap();
-        let (mischief, asked) = (Arc::<Mutex<Mischief>>::default(), Arc::<Mutex<BTreeSet<_>>>::default());
+        let (mischief, asked) = (Arc::<Mutex<Mischief>>::default(), Arc::<Mutex<BTreeMap<_, _>>>::default());
         let cable: Vec<IpAddr> =
             balance_lab::Family::ALL.map(|family| lab.isp("CABLE").address(family)).to_vec();
 
         let (seen, trouble, customers) = (Arc::clone(&asked), Arc::clone(&mischief), cable.clone());
         let pages: Arc<Pages> = Arc::new(move |peer: IpAddr, path: &str| {
-            seen.lock().unwrap().insert((peer, path.to_owned()));
+            *seen.lock().unwrap().entry((peer, path.to_owned())).or_default() += 1;
             let wrong = trouble.lock().unwrap().page.clone().filter(|_| customers.contains(&peer));
             wrong.unwrap_or_else(|| match path {
                 "/generate_204" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
@@ -56,7 +56,7 @@ impl Scene {
         });
         let (seen, trouble) = (Arc::clone(&asked), Arc::clone(&mischief));
         let zone: Arc<Zone> = Arc::new(move |peer: IpAddr, name: &str| {
-            seen.lock().unwrap().insert((peer, name.to_owned()));
+            *seen.lock().unwrap().entry((peer, name.to_owned())).or_default() += 1;
             let wrong = trouble.lock().unwrap().name.clone().filter(|_| cable.contains(&peer));
             wrong.unwrap_or_else(|| match name {
                 "www.test" => Says::Addresses(WWW.map(|address| address.parse().unwrap()).to_vec()),
@@ -103,6 +103,11 @@ impl Scene {
         command.args(["run", "--config", "/run/balance.toml"]).env("SSL_CERT_FILE", "/run/ca.pem");
         command.env("SSL_CERT_DIR", "/nonexistent");
         Daemon::start(&self.lab, command).unwrap()
+    }
+
+    /// How often an ISP's customer has asked for a path or a name.
+    pub(crate) fn asked(&self, customer: IpAddr, what: &str) -> usize {
+        self.asked.lock().unwrap().get(&(customer, what.to_owned())).copied().unwrap_or_default()
     }
 
     /// Goes on with these targets.

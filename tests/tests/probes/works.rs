@@ -44,7 +44,7 @@ fn every_kind_of_target_answers_through_every_isp_and_nothing_leaves_by_another_
     for isp in lab.isps() {
         for family in Family::ALL {
             for what in ["/named", "/generate_204", "/body", "/secure", "www.test"] {
-                let asked = || scene.asked.lock().unwrap().contains(&(isp.address(family), what.to_owned()));
+                let asked = || scene.asked(isp.address(family), what) > 0;
                 wait_until(SOON, what, asked).unwrap();
             }
         }
@@ -67,22 +67,9 @@ fn probes_leave_no_open_files_and_no_connections_behind() {
     scene.lab.wait_all_up().unwrap();
     let files = || std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     let few = files();
-    let rounds = |count: usize| {
-        let seen = std::cell::Cell::new(0);
-        wait_until(SOON, "rounds", || {
-            if scene
-                .asked
-                .lock()
-                .unwrap()
-                .remove(&(scene.lab.isps()[0].address(Family::V4), "/body".to_owned()))
-            {
-                seen.set(seen.get() + 1);
-            }
-            seen.get() >= count
-        })
-        .unwrap();
-    };
-    rounds(20);
+    let customer = scene.lab.isps()[0].address(Family::V4);
+    let before = scene.asked(customer, "/body");
+    wait_until(SOON, "rounds", || scene.asked(customer, "/body") >= before + 20).unwrap();
     wait_until(SOON, "as few files as before", || files() <= few).unwrap();
     let waiting = scene.lab.router().sh("ss -Htan state time-wait").unwrap();
     assert_eq!(waiting, "");
@@ -104,4 +91,24 @@ fn a_name_without_an_address_of_a_family_does_not_count_there() {
                     == "IPv6: http://v4.test/generate_204 does not count, as v4.test has no IPv6 address"
         })
         .unwrap();
+}
+
+#[test]
+fn a_name_is_looked_up_through_each_isp_and_kept() {
+    if !ready() {
+        return;
+    }
+    let scene = Scene::new();
+    scene.configure("\"http://www.test/generate_204\"", 1);
+    let _daemon = scene.start();
+    scene.lab.wait_all_up().unwrap();
+    for isp in scene.lab.isps() {
+        for family in Family::ALL {
+            let customer = isp.address(family);
+            let enough = || scene.asked(customer, "/generate_204") >= 20;
+            wait_until(SOON, "rounds", enough).unwrap();
+            let looked_up = scene.asked(customer, "www.test");
+            assert!((1..=4).contains(&looked_up), "{looked_up} times for 20 pages");
+        }
+    }
 }

@@ -76,6 +76,24 @@ fn it_counts_again_with_its_first_answer_or_failure() {
 }
 
 #[test]
+fn the_quorum_is_one_of_weights() {
+    let text = "[[isp]]\nname = 'A'\ndevice = 'a0'\nmonitor.quorum = 2\n\
+                targets = [{ ping = '1.1.1.1', weight = 2 }, '9.9.9.9']\n";
+    let config = crate::config::Config::parse(text, std::path::Path::new("balance.toml")).unwrap();
+    let isp = &config.isps[0];
+    for (answering, state) in [(A, State::Up), (B, State::Unknown)] {
+        let now = Instant::now();
+        let health = Health::new(isp.monitor.clone(), isp.targets.clone(), now);
+        let mut bench = Bench { now, start: now, health, sent: Vec::new() };
+        bench.next_round();
+        for probe in std::mem::take(&mut bench.sent).iter().filter(|probe| is(probe, answering)) {
+            bench.health.answered(probe.sequence, ms(20), bench.now);
+        }
+        assert_eq!(bench.state(), state, "{answering} alone");
+    }
+}
+
+#[test]
 fn a_verdict_does_not_wait_for_what_cannot_be_asked() {
     let mut bench = Bench::in_state(State::Up);
     bench.health.reconfigure(MonitorConfig::default(), targets(&[A, NAME]), bench.now);
