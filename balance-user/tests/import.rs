@@ -65,7 +65,7 @@ fn rows_become_isps_and_lans_in_their_order() {
     assert_eq!(isps, [("CABLE", "eth0", 3, 1), ("DSL", "ppp0", 1, 1), ("LTE", "wwan0", 1, 2)]);
     let gateways: Vec<_> = config.isps.iter().map(|isp| isp.gateway_v4).collect();
     assert_eq!(gateways, [Some([192, 0, 2, 1].into()), None, None]);
-    assert_eq!(config.isps[0].targets, ["9.9.9.9".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(config.isps[0].targets, ["9.9.9.9".parse().unwrap()]);
     // Hosts by name are not pinged: the default targets are.
     assert_eq!(config.isps[1].targets.len(), 4);
     assert_eq!(config.isps[2].targets, config.isps[1].targets);

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use balance_common::{Family, IspId};
 use balance_lab::Host;
 use balance_user::core::health::Probe;
-use balance_user::monitor::prober::{Failure, Outcome, Prober};
+use balance_user::core::plan::ProberPlan;
+use balance_user::monitor::{Failure, Outcome, Prober};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
@@ -105,8 +106,18 @@ impl Lab {
 
     /// A prober for `wan1` or `wan2`. To be called in the router.
     fn prober(n: u8, family: Family, outcomes: &mpsc::Sender<Outcome>) -> Prober {
+        Self::prober_with(n, family, None, outcomes)
+    }
+
+    fn prober_with(
+        n: u8,
+        family: Family,
+        gateway: Option<IpAddr>,
+        outcomes: &mpsc::Sender<Outcome>,
+    ) -> Prober {
         let index = nix::net::if_::if_nametoindex(format!("wan{n}").as_str()).unwrap();
-        Prober::new(IspId::new(n).unwrap(), family, index, u32::from(n) << 8, outcomes.clone()).unwrap()
+        let plan = ProberPlan { index, mark: u32::from(n) << 8, gateway, resolvers: Vec::new() };
+        Prober::new(IspId::new(n).unwrap(), family, &plan, outcomes.clone()).unwrap()
     }
 
     /// From now on that ISP drops everything for the target.
@@ -138,7 +149,7 @@ fn target(family: Family, last: &str) -> IpAddr {
 }
 
 fn probe(target: IpAddr, sequence: u64, patience: Duration) -> Probe {
-    Probe { target, sequence, patience }
+    Probe { target: target.into(), sequence, patience }
 }
 
 async fn outcome(outcomes: &mut mpsc::Receiver<Outcome>) -> Outcome {
@@ -152,7 +163,7 @@ fn a_probe_leaves_by_its_own_isp_and_its_answer_is_timed() {
             for n in [1, 2] {
                 let before = [0, 1].map(|isp: usize| lab.isps[isp].echo_requests(family));
                 let (tx, mut rx) = mpsc::channel(8);
-                let prober = Lab::prober(n, family, &tx);
+                let mut prober = Lab::prober(n, family, &tx);
                 let start = Instant::now();
                 prober.send(probe(target(family, "1"), 7, PATIENCE));
                 let outcome = outcome(&mut rx).await;
@@ -171,7 +182,7 @@ fn a_target_that_is_dead_gives_no_answer_after_the_given_time() {
     in_lab(|_lab| async move {
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(8);
-            let prober = Lab::prober(1, family, &tx);
+            let mut prober = Lab::prober(1, family, &tx);
             let start = Instant::now();
             prober.send(probe(target(family, "99"), 1, SHORT));
             let outcome = outcome(&mut rx).await;
@@ -186,7 +197,7 @@ fn an_icmp_error_is_no_answer_but_known_at_once() {
     in_lab(|_lab| async move {
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(8);
-            let prober = Lab::prober(2, family, &tx);
+            let mut prober = Lab::prober(2, family, &tx);
             prober.send(probe(target(family, "66"), 1, PATIENCE));
             let error = outcome(&mut rx).await.result.unwrap_err();
             let Failure::Rejected { from, .. } = &error else { panic!("{error}") };
@@ -202,9 +213,9 @@ fn two_isps_with_the_same_target_do_not_hear_each_others_answers() {
         lab.kill(1);
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(64);
-            let probers = [Lab::prober(1, family, &tx), Lab::prober(2, family, &tx)];
+            let mut probers = [Lab::prober(1, family, &tx), Lab::prober(2, family, &tx)];
             for sequence in 0..20 {
-                for (prober, patience) in probers.iter().zip([SHORT, PATIENCE]) {
+                for (prober, patience) in probers.iter_mut().zip([SHORT, PATIENCE]) {
                     prober.send(probe(target(family, "1"), sequence, patience));
                 }
             }
@@ -233,7 +244,7 @@ fn a_socket_of_one_device_does_not_even_see_the_answers_on_another() {
             socket
         });
         let (tx, mut rx) = mpsc::channel(8);
-        let prober = Lab::prober(2, Family::V4, &tx);
+        let mut prober = Lab::prober(2, Family::V4, &tx);
         prober.send(probe(target(Family::V4, "1"), 0, PATIENCE));
         assert!(outcome(&mut rx).await.result.is_ok());
         let heard = listeners.map(|mut socket| socket.read(&mut [0; 100]).is_ok());
@@ -247,7 +258,7 @@ fn a_redirect_that_quotes_a_probe_is_not_its_outcome() {
         // Back to where it came from: the ISP's router tells ours that there is a shorter way.
         lab.isps[0].ip("route add 192.0.2.50 via 10.0.1.2");
         let (tx, mut rx) = mpsc::channel(8);
-        let prober = Lab::prober(1, Family::V4, &tx);
+        let mut prober = Lab::prober(1, Family::V4, &tx);
         prober.send(probe(target(Family::V4, "50"), 0, SHORT));
         let outcome = outcome(&mut rx).await;
         assert!(matches!(outcome.result, Err(Failure::NoAnswer)), "{outcome:?}");
@@ -263,7 +274,7 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
         for family in Family::ALL {
             probers.extend([1, 2].map(|n| (n, family, Lab::prober(n, family, &tx))));
         }
-        for (_, family, prober) in &probers {
+        for (_, family, prober) in &mut probers {
             prober.send(probe(target(*family, "1"), 0, PATIENCE));
         }
         for _ in &probers {
@@ -272,7 +283,7 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
         }
         lab.isps[0].ip("link set eth0 down");
         for sequence in 1..10 {
-            for (n, family, prober) in &probers {
+            for (n, family, prober) in &mut probers {
                 let patience = if *n == 1 { SHORT } else { PATIENCE };
                 prober.send(probe(target(*family, "1"), sequence, patience));
             }
@@ -285,19 +296,53 @@ fn killing_one_isp_does_not_touch_the_probes_of_the_other() {
 }
 
 #[test]
+fn the_gateway_is_asked_for_its_hardware_address_where_there_is_one() {
+    in_lab(|lab| async move {
+        let (tx, mut rx) = mpsc::channel(8);
+        let ask = |patience| Probe { target: "gateway".parse().unwrap(), sequence: 3, patience };
+        for (family, gateway) in [(Family::V4, "10.0.1.1"), (Family::V6, "fd00:1::1")] {
+            let mut prober = Lab::prober_with(1, family, gateway.parse().ok(), &tx);
+            // The second time the gateway's address is known.
+            for _ in 0..2 {
+                prober.send(ask(PATIENCE));
+                let outcome = outcome(&mut rx).await;
+                assert!(outcome.result.is_ok(), "{outcome:?}");
+            }
+            let mut nowhere = Lab::prober_with(1, family, None, &tx);
+            nowhere.send(ask(PATIENCE));
+            let nobody = outcome(&mut rx).await.result.unwrap_err();
+            assert!(matches!(nobody, Failure::Inapplicable(_)), "{nobody}");
+        }
+        // The kernel knows nothing of all that.
+        let known = lab.router.0.sh("ip neigh show dev wan1 nud reachable").unwrap();
+        assert_eq!(known, "");
+        // Another machine than the one before, which cannot be known.
+        let mut prober = Lab::prober_with(1, Family::V4, "10.0.1.1".parse().ok(), &tx);
+        prober.send(ask(PATIENCE));
+        assert!(outcome(&mut rx).await.result.is_ok());
+        lab.isps[0].ip("link set eth0 address 02:00:00:00:00:77");
+        prober.send(ask(SHORT));
+        assert!(matches!(outcome(&mut rx).await.result, Err(Failure::NoAnswer)));
+        prober.send(ask(PATIENCE));
+        assert!(outcome(&mut rx).await.result.is_ok(), "then everybody is asked");
+    });
+}
+
+#[test]
 fn a_device_that_is_gone_is_an_error_of_sending() {
     in_lab(|lab| async move {
         for family in Family::ALL {
             let (tx, mut rx) = mpsc::channel(8);
             let n = if family == Family::V4 { 1 } else { 2 };
-            let prober = Lab::prober(n, family, &tx);
+            let mut prober = Lab::prober(n, family, &tx);
             lab.router.ip(&format!("link del wan{n}"));
             prober.send(probe(target(family, "1"), 1, PATIENCE));
             let error = outcome(&mut rx).await.result.unwrap_err();
             assert!(matches!(error, Failure::Send(_)), "{error}");
         }
         let (tx, _rx) = mpsc::channel(8);
-        assert!(Prober::new(IspId::new(1).unwrap(), Family::V4, 0, 0x100, tx).is_err());
+        let plan = ProberPlan { index: 0, mark: 0x100, gateway: None, resolvers: Vec::new() };
+        assert!(Prober::new(IspId::new(1).unwrap(), Family::V4, &plan, tx).is_err());
     });
 }
 
@@ -306,7 +351,7 @@ fn a_prober_that_is_dropped_leaves_no_task_behind() {
     in_lab(|_lab| async move {
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         let (tx, mut rx) = mpsc::channel(8);
-        let prober = Lab::prober(1, Family::V4, &tx);
+        let mut prober = Lab::prober(1, Family::V4, &tx);
         for sequence in 0..5 {
             prober.send(probe(target(Family::V4, "99"), sequence, PATIENCE * 100));
         }

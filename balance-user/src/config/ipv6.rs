@@ -1,12 +1,13 @@
 //! What an ISP's keys say of IPv6.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
+use balance_common::Family;
 use ipnet::Ipv6Net;
 
-use super::IspConfig;
 use super::error::Problem;
 use super::reader::{Item, Table};
+use super::{IspConfig, Target};
 
 /// What becomes of the source addresses of an ISP's IPv6 flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +29,7 @@ const LENGTHS: std::ops::RangeInclusive<u8> = 16..=120;
 /// Reads an ISP's `ipv6` and `prefix`. `targets` are those that it has of its own, and where they stand.
 pub(super) fn read(
     table: &Table<'_>,
-    targets: Option<(Item<'_>, &[IpAddr])>,
+    targets: Option<(Item<'_>, &[Target])>,
 ) -> Result<(Ipv6Mode, Option<Ipv6Net>), Problem> {
     let words = [
         ("masquerade", Ipv6Mode::Masquerade),
@@ -47,7 +48,7 @@ pub(super) fn read(
     if let Some((item, targets)) = targets
         && mode == Ipv6Mode::Off
         && !targets.is_empty()
-        && targets.iter().all(IpAddr::is_ipv6)
+        && !targets.iter().any(|target| target.is_for(Family::V4))
     {
         return Err(item.problem("targets are all IPv6, which is off for this ISP: add an IPv4 address"));
     }

@@ -16,6 +16,7 @@ mod ports;
 mod reader;
 mod route;
 pub mod save;
+mod target;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use self::forward::ForwardConfig;
 pub use self::ipv6::Ipv6Mode;
 pub(crate) use self::parse_policy::{dscp_named, protocols_named};
 pub use self::ports::{Ports, Protocol};
+pub use self::target::{Ask, Endpoint, HostName, NameQuery, Page, Target};
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/balance/balance.toml";
@@ -176,8 +178,8 @@ pub struct IspConfig {
     pub gateway_v4: Option<Ipv4Addr>,
     /// The IPv6 gateway, if it is not to be found.
     pub gateway_v6: Option<Ipv6Addr>,
-    /// What to ping to see whether it works. Empty: carrier alone decides.
-    pub targets: Vec<IpAddr>,
+    /// What to ask to see whether it works. Empty: carrier alone decides.
+    pub targets: Vec<Target>,
     /// What becomes of the source addresses of its IPv6 flows.
     pub ipv6: Ipv6Mode,
     /// The IPv6 prefix that it has delegated, if it is not to be found.
@@ -244,6 +246,8 @@ pub struct MonitorConfig {
     pub flap_window: Duration,
     /// The longest that flapping can make `up_after`.
     pub up_after_max: Duration,
+    /// Who is asked for the addresses of targets with names. None: those of the system, then well-known ones.
+    pub resolvers: Vec<IpAddr>,
 }
 
 impl Default for MonitorConfig {
@@ -258,6 +262,7 @@ impl Default for MonitorConfig {
             silence: Duration::from_millis(300),
             flap_window: Duration::from_mins(5),
             up_after_max: Duration::from_mins(5),
+            resolvers: Vec::new(),
         }
     }
 }

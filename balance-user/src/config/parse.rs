@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use balance_common::MAX_ISPS;
+use balance_common::{Family, MAX_ISPS};
 use ipnet::IpNet;
 use toml::de::DeTable;
 
@@ -14,7 +14,7 @@ use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    ScriptsConfig, WEIGHTS, announce, check, firewall, forward, ipv6, route,
+    ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, route,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -54,6 +54,7 @@ const MONITOR_KEYS: &[&str] = &[
     "silence",
     "flap_window",
     "up_after_max",
+    "resolvers",
 ];
 
 /// What is pinged unless the config says otherwise: two operators, both families.
@@ -186,7 +187,7 @@ fn isp(
     let tier = table.number("tier", (1, 255), 1)?;
     let (gateway_v4, gateway_v6) = table.get("gateway").map_or(Ok((None, None)), gateways)?;
     let targets_item = table.get("targets");
-    let targets = targets_item.map_or(Ok(DEFAULT_TARGETS.to_vec()), targets)?;
+    let targets = targets_item.map_or(Ok(DEFAULT_TARGETS.map(Target::from).to_vec()), targets)?;
     let (ipv6, prefix) = ipv6::read(table, targets_item.map(|item| (item, targets.as_slice())))?;
     let own = table.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
     let monitor = merged_monitor(monitor.clone(), own.as_ref())?;
@@ -225,17 +226,22 @@ fn gateways(item: Item<'_>) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), Prob
     Ok((v4, v6))
 }
 
-/// What to ping.
-fn targets(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
-    let mut targets = Vec::new();
+/// What to ask.
+fn targets(item: Item<'_>) -> Result<Vec<Target>, Problem> {
+    let mut targets: Vec<Target> = Vec::new();
     for item in item.list()? {
-        let target = item.text(|text| check::host("targets", text))?;
-        if targets.contains(&target) {
-            return Err(item.problem("targets has this address twice: remove one"));
+        let target = Target::read(&item)?;
+        if targets.iter().any(|other| other.ask() == target.ask()) {
+            return Err(item.problem("targets has this twice: remove one"));
         }
         targets.push(target);
     }
     Ok(targets)
+}
+
+/// Name servers.
+fn resolvers(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
+    item.one_or_more()?.iter().map(|item| item.text(|text| check::host("resolvers", text))).collect()
 }
 
 /// The prefixes that are not balanced.
@@ -256,6 +262,7 @@ fn merged_monitor(base: MonitorConfig, table: Option<&Table<'_>>) -> Result<Moni
         silence: table.duration("silence", (SHORTEST, HOUR), base.silence)?,
         flap_window: table.duration("flap_window", (SHORTEST, DAY), base.flap_window)?,
         up_after_max: table.duration("up_after_max", (SHORTEST, DAY), base.up_after_max)?,
+        resolvers: table.get("resolvers").map_or(Ok(base.resolvers), resolvers)?,
     };
     in_order(table, ("suspect_interval", merged.suspect_interval), ("interval", merged.interval))?;
     in_order(table, ("up_after", merged.up_after), ("up_after_max", merged.up_after_max))?;
@@ -281,15 +288,14 @@ fn in_order<'a>(
 }
 
 /// Why so many targets can never answer, if so: each family is probed and counted by itself.
-fn unreachable_quorum(isp: &str, quorum: usize, targets: &[IpAddr]) -> Option<String> {
-    let v4 = targets.iter().filter(|target| target.is_ipv4()).count();
-    [("IPv4", v4), ("IPv6", targets.len() - v4)].into_iter().find(|&(_, n)| n > 0 && n < quorum).map(
-        |(family, n)| {
-            format!(
-                "the quorum of {isp} is {quorum} but its {family} targets are only {n}: lower it or add targets"
-            )
-        },
-    )
+fn unreachable_quorum(isp: &str, quorum: usize, targets: &[Target]) -> Option<String> {
+    let weight = |family| targets.iter().filter(|target| target.is_for(family)).map(Target::weight).sum();
+    let weights = [("IPv4", weight(Family::V4)), ("IPv6", weight(Family::V6))];
+    weights.into_iter().find(|&(_, n): &(_, usize)| n > 0 && n < quorum).map(|(family, n)| {
+        format!(
+            "the quorum of {isp} is {quorum} but its {family} targets are only {n}: lower it or add targets"
+        )
+    })
 }
 
 /// The bits of the mark that are ours.

@@ -117,7 +117,7 @@ fn evidence(isp: &Isp, before: &Told, probes: &Probes, now: Instant) -> String {
 fn target(isp: &Isp) -> Option<String> {
     let families = Family::ALL.into_iter().filter(|&family| isp.path(family).next_hop.is_ok());
     let first = families.flat_map(|family| targets(&isp.config, family)).next();
-    first.or_else(|| isp.config.targets.first().copied()).map(|target| target.to_string())
+    first.or_else(|| isp.config.targets.first().cloned()).map(|target| target.to_string())
 }
 
 /// Its address, of IPv4 if it has one.

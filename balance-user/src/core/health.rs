@@ -21,8 +21,8 @@
 //! Up and Suspect are usable; doubt alone moves no flow.
 //!
 //! # Rounds
-//! A round probes every target. It is good as soon as `quorum` targets have answered (or all, where there are
-//! fewer), and bad as soon as that cannot happen any more. A probe is lost after [`Rtt::patience`], the time in
+//! A round probes every target. It is good as soon as targets with a weight of `quorum` have answered (or all, where
+//! they have less), and bad as soon as that cannot happen any more. A probe is lost after [`Rtt::patience`], the time in
 //! which its target usually answers with room for jitter (a target that never answered: the slowest other); but
 //! where there is no hurry (Unknown, Down), or nothing was ever measured, only after `timeout`. An answer that comes later is late, not lost: it corrects the loss statistics and the RTT, and when it
 //! makes its round good after all, the ISP is not suspect any more. A round that turns bad after a later one was good
@@ -56,8 +56,10 @@
 //! time, up to `up_after_max`; after staying up for `flap_window` it is `up_after` again.
 //!
 //! # No targets
-//! Then the path alone decides: up when it is there (after `up_after` where it had been up before), down when not.
+//! A target that cannot be asked in a family (a name without an address of it, the gateway of a point-to-point device)
+//! does not count there, until it answers or fails. Where none counts the path alone decides: up when it is there (after `up_after` where it had been up before), down when not.
 
+mod inapplicable;
 mod reason;
 mod rounds;
 mod transitions;
@@ -69,14 +71,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 pub use reason::{Missing, Reason};
 use rounds::{Aim, Rounds, after};
 
 use super::rtt::Rtt;
-use crate::config::MonitorConfig;
+use crate::config::{MonitorConfig, Target};
 
 /// However small the configured intervals are, rounds are this far apart.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
@@ -115,10 +116,10 @@ impl fmt::Display for State {
 }
 
 /// A probe to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Where to.
-    pub target: IpAddr,
+    /// What to ask whom.
+    pub target: Target,
     /// By which its answer is known; never used twice by one [`Health`].
     pub sequence: u64,
     /// After so long an answer is of no interest any more. It counts as lost much earlier.
@@ -129,7 +130,7 @@ pub struct Probe {
 #[derive(Clone, Debug)]
 pub struct Health {
     monitor: MonitorConfig,
-    targets: Vec<IpAddr>,
+    targets: Vec<Target>,
     state: State,
     since: Instant,
     /// Why it is suspect or down, apart from what the other fields say.
@@ -157,8 +158,10 @@ pub struct Health {
     silence_refuted: Option<Instant>,
 
     rtt: Rtt,
-    rtts: BTreeMap<IpAddr, Rtt>,
-    answers: BTreeMap<IpAddr, Instant>,
+    rtts: BTreeMap<Target, Rtt>,
+    answers: BTreeMap<Target, Instant>,
+    /// Targets that cannot be asked in this family, and why.
+    inapplicable: BTreeMap<Target, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -173,7 +176,7 @@ impl Health {
     /// A path of which nothing is known yet; it is there until [`Self::set_path`] says otherwise. The first round is
     /// due at once. `targets` are those of the path's family.
     #[must_use]
-    pub fn new(monitor: MonitorConfig, targets: Vec<IpAddr>, now: Instant) -> Self {
+    pub fn new(monitor: MonitorConfig, targets: Vec<Target>, now: Instant) -> Self {
         Self {
             monitor,
             targets,
@@ -196,6 +199,7 @@ impl Health {
             rtt: Rtt::default(),
             rtts: BTreeMap::new(),
             answers: BTreeMap::new(),
+            inapplicable: BTreeMap::new(),
         }
     }
 
@@ -206,7 +210,7 @@ impl Health {
         state: State,
         since: Instant,
         monitor: MonitorConfig,
-        targets: Vec<IpAddr>,
+        targets: Vec<Target>,
         now: Instant,
     ) -> Self {
         let cause =
@@ -239,7 +243,7 @@ impl Health {
             (_, cause) => match (self.returning, cause) {
                 (Some((start, _)), _) => {
                     let left = after(start, self.hold()).saturating_duration_since(now);
-                    if self.targets.is_empty() { Reason::PathBack(left) } else { Reason::Returning(left) }
+                    if self.counts() { Reason::Returning(left) } else { Reason::PathBack(left) }
                 }
                 (None, Cause::None) => Reason::Starting(self.targets.clone()),
                 (None, Cause::Silence { sent, within }) => Reason::Silence { sent: *sent, within: *within },
@@ -288,11 +292,10 @@ impl Health {
         for judged in self.rounds.expire(now) {
             self.judge(judged, now);
         }
-        if self.targets.is_empty() {
+        if !self.counts() {
             self.path_alone(now);
-            return Vec::new();
         }
-        if now < self.next_round { Vec::new() } else { self.start_round(now) }
+        if self.targets.is_empty() || now < self.next_round { Vec::new() } else { self.start_round(now) }
     }
 
     /// When to call [`Self::poll`] at the latest; none while there is nothing to wait for but other events.
@@ -314,7 +317,8 @@ impl Health {
     /// The probe with this sequence was answered after `rtt`.
     pub fn answered(&mut self, sequence: u64, rtt: Duration, now: Instant) {
         let Some(answered) = self.rounds.answer(sequence) else { return };
-        self.answers.insert(answered.target, now);
+        self.answers.insert(answered.target.clone(), now);
+        self.inapplicable.remove(&answered.target);
         let settled = self.settled_from.is_some_and(|from| answered.number >= from);
         let sample = if settled { Rtt::sample } else { Rtt::first_sample };
         sample(self.rtts.entry(answered.target).or_default(), rtt);
@@ -329,6 +333,9 @@ impl Health {
     /// The probe with this sequence could not be sent, or an ICMP error came back: lost, known at once. `why` is
     /// for the operator.
     pub fn failed(&mut self, sequence: u64, why: String, now: Instant) {
+        if let Some(target) = self.rounds.target(sequence) {
+            self.inapplicable.remove(target);
+        }
         if let Some(judged) = self.rounds.fail(sequence, why) {
             self.judge(judged, now);
         }
@@ -337,7 +344,7 @@ impl Health {
     /// Other evidence than probes: so many packets were sent within [`Self::silence`] and nothing was received.
     pub fn silent(&mut self, sent: u64, now: Instant) {
         let refuted = self.silence_refuted.is_some_and(|refuted| now < after(refuted, self.monitor.interval));
-        if self.state == State::Up && !self.targets.is_empty() && !refuted {
+        if self.state == State::Up && self.counts() && !refuted {
             self.suspect(Cause::Silence { sent, within: self.silence() }, now);
         }
     }
@@ -357,7 +364,7 @@ impl Health {
             if !self.ever_up {
                 self.enter(State::Unknown, Cause::None, now);
             }
-            if self.targets.is_empty() {
+            if !self.counts() {
                 self.path_alone(now);
             }
         }
@@ -373,7 +380,7 @@ impl Health {
     }
 
     /// Goes on by another config, in the same state.
-    pub fn reconfigure(&mut self, monitor: MonitorConfig, targets: Vec<IpAddr>, now: Instant) {
+    pub fn reconfigure(&mut self, monitor: MonitorConfig, targets: Vec<Target>, now: Instant) {
         self.monitor = monitor;
         self.next_round = self.next_round.min(after(now, self.pace()));
         if self.targets == targets {
@@ -381,6 +388,7 @@ impl Health {
         }
         self.rtts.retain(|target, _| targets.contains(target));
         self.answers.retain(|target, _| targets.contains(target));
+        self.inapplicable.retain(|target, _| targets.contains(target));
         self.targets = targets;
         self.forget_rounds(now);
         self.returning = None;
@@ -399,22 +407,24 @@ impl Health {
             }
         }
         let timeout = self.monitor.timeout;
-        let aims =
-            self.targets.iter().map(|&target| Aim { target, deadline: after(now, self.patience(target)) });
+        let aims = self.targets.iter().map(|target| Aim {
+            target: target.clone(),
+            deadline: after(now, self.patience(target)),
+            counts: !self.inapplicable.contains_key(target),
+        });
         let aims = aims.collect();
-        let need = self.monitor.quorum.clamp(1, self.targets.len().max(1));
-        self.rounds.start(need, now, timeout.saturating_mul(2), aims)
+        self.rounds.start(self.monitor.quorum, now, timeout.saturating_mul(2), aims)
     }
 
     /// How long the next probe of a target may take.
-    fn patience(&self, target: IpAddr) -> Duration {
+    fn patience(&self, target: &Target) -> Duration {
         let timeout = self.monitor.timeout;
         if !self.state.is_usable() {
             return timeout;
         }
         // A target that never answers must not hold up the verdict: it gets no more than the slowest other.
         let others = || self.rtts.values().map(|rtt| rtt.patience(timeout)).max();
-        self.rtts.get(&target).map(|rtt| rtt.patience(timeout)).or_else(others).unwrap_or(timeout)
+        self.rtts.get(target).map(|rtt| rtt.patience(timeout)).or_else(others).unwrap_or(timeout)
     }
 
     /// The time between rounds.

@@ -9,11 +9,11 @@ use balance_common::{Family, IspId};
 use super::absence::Absence;
 use super::health::{Health, State};
 use super::ipv6::{self, Delegated};
-use super::network::{Network, family_of};
+use super::network::Network;
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
 use super::{Clock, Quality, Traffic};
-use crate::config::{Ipv6Mode, IspConfig, WEIGHTS};
+use crate::config::{Ipv6Mode, IspConfig, Target, WEIGHTS};
 
 /// One ISP.
 #[derive(Debug)]
@@ -228,7 +228,8 @@ impl Isp {
 
     /// The family by whose health a family is judged.
     fn judge(&self, family: Family) -> Family {
-        let follows = targets(&self.config, family).is_empty() && !self.config.targets.is_empty();
+        let counts = |family| self.path(family).health.counts();
+        let follows = !counts(family) && counts(other(family));
         if follows { other(family) } else { family }
     }
 
@@ -333,14 +334,13 @@ impl Isp {
                 Err(NoPath(why)) => reasons.push(why.clone()),
                 Ok(_) => {
                     let reason = path.health.reason(now).to_string();
-                    if !reason.is_empty() && self.judge(family) == family {
-                        let both = self.paths.iter().all(|path| path.next_hop.is_ok());
-                        reasons.push(if both {
-                            format!("{}: {reason}", family_name(family))
-                        } else {
-                            reason
-                        });
-                    }
+                    let reason =
+                        Some(reason).filter(|reason| !reason.is_empty() && self.judge(family) == family);
+                    let idle = path.health.not_counted();
+                    let idle = idle.map(|(target, why)| format!("{target} does not count, as {why}"));
+                    let both = self.paths.iter().all(|path| path.next_hop.is_ok());
+                    let name = |text| if both { format!("{}: {text}", family_name(family)) } else { text };
+                    reasons.extend(reason.into_iter().chain(idle).map(name));
                 }
             }
         }
@@ -387,8 +387,8 @@ impl Path {
 const SILENT_PACKETS: u64 = 3;
 
 /// The targets of an ISP in a family.
-pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<IpAddr> {
-    isp.targets.iter().copied().filter(|&target| family_of(target) == family).collect()
+pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<Target> {
+    isp.targets.iter().filter(|target| target.is_for(family)).cloned().collect()
 }
 
 /// The gateway that an earlier daemon has used.

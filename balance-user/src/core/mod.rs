@@ -73,6 +73,17 @@ pub enum Event {
         /// Why, for the operator.
         why: String,
     },
+    /// What a probe asks cannot be asked by this path.
+    Inapplicable {
+        /// Of this ISP.
+        isp: IspId,
+        /// In this family.
+        family: Family,
+        /// The probe's.
+        sequence: u64,
+        /// Why, for the operator.
+        why: String,
+    },
     /// What the ISPs' devices have sent and received so far, in packets.
     Traffic(BTreeMap<IspId, Traffic>),
     /// The operator changes a weight.
@@ -259,6 +270,11 @@ impl Core {
                 self.changes.tally(isp).failed(family, sequence);
                 if let Some(isp) = self.isps.get_mut(&isp) {
                     isp.path_mut(family).health.failed(sequence, why, now);
+                }
+            }
+            Event::Inapplicable { isp, family, sequence, why } => {
+                if let Some(isp) = self.isps.get_mut(&isp) {
+                    isp.path_mut(family).health.inapplicable(sequence, why, now);
                 }
             }
             Event::Traffic(traffic) => {

@@ -70,12 +70,16 @@ pub struct Attachment {
 }
 
 /// How the probes of a path leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProberPlan {
     /// By the device of this index.
     pub index: u32,
     /// With this mark.
     pub mark: u32,
+    /// The path's gateway; none on a point-to-point device.
+    pub gateway: Option<IpAddr>,
+    /// Who is asked for the addresses of names. None: those of the system, then well-known ones.
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// What routing, netfilter and the sysctls should look like.

@@ -334,8 +334,10 @@ fn probers(core: &Core) -> BTreeMap<(IspId, Family), ProberPlan> {
     paths
         .filter(|(isp, family)| !targets(&isp.config, *family).is_empty())
         .filter_map(|(isp, family)| {
-            let index = isp.path(family).next_hop.as_ref().ok()?.index;
-            Some(((isp.id, family), ProberPlan { index, mark: core.mask.value(isp.id) }))
+            let hop = isp.path(family).next_hop.as_ref().ok()?;
+            let resolvers = isp.config.monitor.resolvers.clone();
+            let mark = core.mask.value(isp.id);
+            Some(((isp.id, family), ProberPlan { index: hop.index, mark, gateway: hop.gateway, resolvers }))
         })
         .collect()
 }

@@ -14,7 +14,7 @@ use crate::control::{DeviceAcceleration, LocalTraffic};
 use crate::core::plan::{Plan, ProberPlan};
 use crate::core::{Core, Effect, Fingerprint, Traffic, nft_table_name};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
-use crate::monitor::prober::{Outcome, Prober};
+use crate::monitor::{Outcome, Prober};
 use crate::nat;
 use crate::sysctl::SysctlFacts;
 
@@ -285,7 +285,7 @@ impl Kernel {
         for effect in effects {
             match effect {
                 Effect::Probe { isp, family, probe } => {
-                    if let Some((_, prober)) = self.probers.get(&(isp, family)) {
+                    if let Some((_, prober)) = self.probers.get_mut(&(isp, family)) {
                         prober.send(probe);
                     }
                 }
@@ -324,12 +324,12 @@ impl Kernel {
     fn renew_probers(&mut self, plan: &BTreeMap<(IspId, Family), ProberPlan>) -> Vec<std::io::Error> {
         self.probers.retain(|path, (made, _)| plan.get(path) == Some(made));
         let mut errors = Vec::new();
-        for (&(isp, family), &wanted) in plan {
+        for (&(isp, family), wanted) in plan {
             if self.probers.contains_key(&(isp, family)) {
                 continue;
             }
-            match Prober::new(isp, family, wanted.index, wanted.mark, self.outcomes.clone()) {
-                Ok(prober) => drop(self.probers.insert((isp, family), (wanted, prober))),
+            match Prober::new(isp, family, wanted, self.outcomes.clone()) {
+                Ok(prober) => drop(self.probers.insert((isp, family), (wanted.clone(), prober))),
                 Err(error) => errors.push(error),
             }
         }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use balance_common::layout::Forced;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
@@ -28,7 +28,7 @@ use crate::announce::Announcer;
 use crate::config::Config;
 use crate::control::{self, Asked, Force, Request, Response};
 use crate::core::{Clock, Core, Event};
-use crate::monitor::prober::Outcome;
+use crate::monitor::{Failure, Outcome};
 use crate::netlink::watch::Watcher;
 use crate::scripts::Occasion;
 
@@ -49,6 +49,10 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     let _lock = instance.lock()?;
     // Kernels before 5.11 count maps as locked memory.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    // Many ISPs with many targets need more sockets than the usual 1024.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let mut signals = Signals::new().context("cannot catch signals")?;
     let (watcher, network) = Watcher::start().await.context("cannot watch the network")?;
     let (outcomes_sender, outcomes) = mpsc::channel(1024);
@@ -212,6 +216,7 @@ impl Daemon {
     fn take_outcome(&mut self, Outcome { isp, family, sequence, result }: Outcome) {
         let event = match result {
             Ok(rtt) => Event::Answered { isp, family, sequence, rtt },
+            Err(Failure::Inapplicable(why)) => Event::Inapplicable { isp, family, sequence, why },
             Err(failure) => Event::Failed { isp, family, sequence, why: failure.to_string() },
         };
         self.core.handle(event, Instant::now());

@@ -7,6 +7,7 @@ use balance_common::{Family, IspId};
 use super::npt::Ipv6Nat;
 use super::table::{NatIsp, elements, quoted};
 use crate::conntrack::IspMark;
+use crate::monitor::PROBE_PRIORITY;
 
 /// How an ISP stands with new flows of each family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Standing {
 ///   its ISP died goes on so, from the old address, which is masqueraded; and so does a TCP connection that has not
 ///   come about yet. Flows that exist have a conntrack mark, and are none of this.
 ///
+/// Probes are sent by ISPs that take no flows, to see whether they are back, and stay as they are.
+///
 /// Marks with bits of others are kept: whoever set them means them.
 #[must_use]
 pub fn local_chains(mark_mask: u32, isps: &[NatIsp], standings: &[Standing]) -> String {
@@ -42,11 +45,13 @@ pub fn local_chains(mark_mask: u32, isps: &[NatIsp], standings: &[Standing]) -> 
 		meta mark 0 return
 		meta mark & {others:#x} != 0 return
 		meta l4proto != {{ tcp, udp }} return
+		meta priority {probes} return
 		ct mark & {mark_mask:#x} != 0 return
 		oifname != {{ {devices} }} return
 {prefixes}		fib saddr . oif type != local meta mark set 0 return
 "#,
         prefixes = deciding_prefixes(isps),
+        probes = format_args!("{:x}:{:x}", PROBE_PRIORITY >> 16, PROBE_PRIORITY & 0xffff),
         others = !mark_mask,
         devices = devices.join(", "),
     );
@@ -141,6 +146,7 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("move_ipv6"), "{text}");
+        assert!(text.contains("meta priority 6261:6c00 return"), "{text}");
     }
 
     #[test]

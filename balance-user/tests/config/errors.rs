@@ -68,7 +68,8 @@ fn errors_show_the_line_with_the_place_underlined() {
     );
     case(
         "[[isp]]\nname = \"A\"\ndevice = \"a0\" # größer\ntargets = [\"1.1.1.1\", \"é\"]",
-        "balance.toml:4:23: targets must be an IPv4 or IPv6 address, without prefix length or device\n  |\n\
+        "balance.toml:4:23: targets must be an address to ping, \"tcp://HOST:PORT\", a URL, \"dns://SERVER/NAME\", or \
+         \"gateway\"\n  |\n\
          4 | targets = [\"1.1.1.1\", \"é\"]\n  |                       ^^^",
     );
 }

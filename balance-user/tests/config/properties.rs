@@ -125,12 +125,15 @@ proptest! {
     fn no_value_makes_it_panic(
         key in prop::sample::select(vec![
             "name", "device", "weight", "tier", "gateway", "targets", "monitor.interval", "monitor.quorum",
+            "monitor.resolvers",
         ]),
         value in prop_oneof![
             any::<i64>().prop_map(|n| n.to_string()),
             "[0-9a-f:.]{0,20}".prop_map(|s| format!("\"{s}\"")),
             "[0-9. a-zµ]{0,20}".prop_map(|s| format!("\"{s}\"")),
             "[0-9a-f:.]{0,20}".prop_map(|s| format!("[\"{s}\", \"{s}\"]")),
+            "(tcp|http|https|dns|x)://[0-9a-f:.@/\\[\\]]{0,20}".prop_map(|s| format!("[\"{s}\"]")),
+            "(tcp|url|ping|dns) = '[0-9a-z:./]{0,20}'(, name = 'a'|, status = 200|)".prop_map(|s| format!("[{{ {s} }}]")),
             "0x[0-9a-f]{1,40}",
             "\\PC{0,10}".prop_map(|s| format!("'{s}'")),
         ],

@@ -50,8 +50,8 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn target_list(count: usize) -> Vec<IpAddr> {
-    (1..=count).map(|n| IpAddr::from([192, 0, 2, u8::try_from(n).unwrap()])).collect()
+fn target_list(count: usize) -> Vec<Target> {
+    (1..=count).map(|n| format!("192.0.2.{n}").parse().unwrap()).collect()
 }
 
 impl World {

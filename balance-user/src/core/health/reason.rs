@@ -1,10 +1,10 @@
 //! Why a path is in the state it is in, in words for whoever was woken up by it.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::State;
+use crate::config::Target;
 
 /// Why a path is in its state. `Display` gives the words: empty while it is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Reason {
     /// It is up: nothing to explain.
     Fine,
     /// It is not known yet whether these answer.
-    Starting(Vec<IpAddr>),
+    Starting(Vec<Target>),
     /// These did not answer.
     NoAnswer {
         /// The targets whose answers are missing.
@@ -41,7 +41,7 @@ pub enum Reason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The target.
-    pub target: IpAddr,
+    pub target: Target,
     /// What happened instead, if it is known: an ICMP error, an error of the socket. None: just no answer in time.
     pub why: Option<String>,
 }
@@ -68,7 +68,7 @@ impl fmt::Display for Reason {
 }
 
 fn no_answer(f: &mut fmt::Formatter<'_>, missing: &[Missing], since: Option<Duration>) -> fmt::Result {
-    let targets: Vec<IpAddr> = missing.iter().map(|missing| missing.target).collect();
+    let targets: Vec<Target> = missing.iter().map(|missing| missing.target.clone()).collect();
     write!(f, "no answer from {}", List(&targets))?;
     match since {
         Some(time) if time < Duration::from_secs(100) => {
@@ -90,7 +90,7 @@ fn seconds_up(time: Duration) -> u128 {
     time.as_millis().div_ceil(1000).max(1)
 }
 
-struct List<'a>(&'a [IpAddr]);
+struct List<'a>(&'a [Target]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,8 +128,11 @@ mod tests {
             ),
             (Reason::NoAnswer { missing: two(), since: None }, "no answer from 1.1.1.1, 9.9.9.9"),
             (
-                Reason::NoAnswer { missing: missing(&["::1"], Some("network unreachable")), since: None },
-                "no answer from ::1 (network unreachable)",
+                Reason::NoAnswer {
+                    missing: missing(&["2620:fe::9"], Some("network unreachable")),
+                    since: None,
+                },
+                "no answer from 2620:fe::9 (network unreachable)",
             ),
             (
                 Reason::Silence { sent: 12, within: Duration::from_millis(300) },

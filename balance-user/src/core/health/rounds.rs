@@ -1,10 +1,10 @@
 //! The rounds of probes that are under way, and what became of the latest probes.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::{Missing, Probe};
+use crate::config::Target;
 
 /// How many probes the loss statistics look back on.
 const WINDOW: usize = 100;
@@ -21,9 +21,11 @@ pub(super) struct Rounds {
 
 /// A probe of the round that is about to start.
 pub(super) struct Aim {
-    pub(super) target: IpAddr,
+    pub(super) target: Target,
     /// When it counts as lost.
     pub(super) deadline: Instant,
+    /// Whether its being lost means anything.
+    pub(super) counts: bool,
 }
 
 /// A round that has just turned out good or bad.
@@ -45,7 +47,7 @@ pub(super) enum Verdict {
 /// A probe that has been answered.
 #[derive(Debug)]
 pub(super) struct Answered {
-    pub(super) target: IpAddr,
+    pub(super) target: Target,
     /// Its round.
     pub(super) number: u64,
     /// It was the first answer in its round.
@@ -56,7 +58,7 @@ pub(super) struct Answered {
 #[derive(Clone, Debug)]
 struct Round {
     number: u64,
-    /// How many answers make it good.
+    /// Answers of this weight make it good, or all that count.
     need: usize,
     /// When late answers do not matter any more.
     forget: Instant,
@@ -67,7 +69,7 @@ struct Round {
 #[derive(Clone, Debug)]
 struct Sent {
     sequence: u64,
-    target: IpAddr,
+    target: Target,
     deadline: Instant,
     fate: Fate,
 }
@@ -75,6 +77,8 @@ struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     Waiting,
+    /// It says nothing, unless it is answered.
+    Void,
     Answered,
     Lost(Option<String>),
 }
@@ -85,7 +89,7 @@ impl Rounds {
         self.started
     }
 
-    /// Starts a round that is good with `need` answers, and whose answers count for something for `patience`.
+    /// Starts a round that is good with answers of the weight `need`, and whose answers count for something for `patience`.
     pub(super) fn start(
         &mut self,
         need: usize,
@@ -103,9 +107,10 @@ impl Rounds {
         };
         self.started += 1;
         let mut probes = Vec::with_capacity(aims.len());
-        for Aim { target, deadline } in aims {
-            probes.push(Probe { target, sequence: self.sent, patience });
-            round.probes.push(Sent { sequence: self.sent, target, deadline, fate: Fate::Waiting });
+        for Aim { target, deadline, counts } in aims {
+            probes.push(Probe { target: target.clone(), sequence: self.sent, patience });
+            let fate = if counts { Fate::Waiting } else { Fate::Void };
+            round.probes.push(Sent { sequence: self.sent, target, deadline, fate });
             self.sent += 1;
         }
         self.recent.push_back(round);
@@ -115,19 +120,34 @@ impl Rounds {
     /// The probe with this sequence was answered; none if it is not known any more, or was answered before.
     pub(super) fn answer(&mut self, sequence: u64) -> Option<Answered> {
         let (round, index) = self.find(sequence)?;
-        let first = round.answered() == 0;
+        let first = round.weight(&Fate::Answered) == 0;
         let probe = round.probes.get_mut(index)?;
         let before = std::mem::replace(&mut probe.fate, Fate::Answered);
         if before == Fate::Answered {
             return None;
         }
-        let answered = Answered { target: probe.target, number: round.number, first, judged: round.judge() };
+        let target = probe.target.clone();
+        let answered = Answered { target, number: round.number, first, judged: round.judge() };
         if before == Fate::Waiting {
             self.note(sequence, false);
         } else if let Some(entry) = self.window.iter_mut().find(|(noted, _)| *noted == sequence) {
             entry.1 = false;
         }
         Some(answered)
+    }
+
+    /// The target of the probe with this sequence.
+    pub(super) fn target(&mut self, sequence: u64) -> Option<&Target> {
+        let (round, index) = self.find(sequence)?;
+        round.probes.get(index).map(|probe| &probe.target)
+    }
+
+    /// The probe with this sequence says nothing; unless it has been answered, which cannot be.
+    pub(super) fn void(&mut self, sequence: u64) -> Option<Judged> {
+        let (round, index) = self.find(sequence)?;
+        let probe = round.probes.get_mut(index).filter(|probe| probe.fate != Fate::Answered)?;
+        probe.fate = Fate::Void;
+        round.judge()
     }
 
     /// The probe with this sequence failed for this reason: lost without waiting any longer.
@@ -200,16 +220,19 @@ impl Rounds {
 }
 
 impl Round {
-    fn answered(&self) -> usize {
-        self.probes.iter().filter(|probe| probe.fate == Fate::Answered).count()
+    /// The weight of the targets whose probes have this fate.
+    fn weight(&self, fate: &Fate) -> usize {
+        self.probes.iter().filter(|probe| probe.fate == *fate).map(|probe| probe.target.weight()).sum()
     }
 
     /// The verdict, if there is a new one.
     fn judge(&mut self) -> Option<Judged> {
-        let answered = self.answered();
-        let waiting = self.probes.iter().filter(|probe| probe.fate == Fate::Waiting).count();
-        let good = answered >= self.need;
-        if !good && answered + waiting >= self.need {
+        let [answered, waiting] = [Fate::Answered, Fate::Waiting].map(|fate| self.weight(&fate));
+        let all: usize = self.probes.iter().map(|probe| probe.target.weight()).sum();
+        let counted = all - self.weight(&Fate::Void);
+        let need = self.need.clamp(1, counted.max(1));
+        let good = answered >= need;
+        if counted == 0 || !good && answered + waiting >= need {
             return None;
         }
         // A bad round may still turn good by late answers; a good one stays good.
@@ -224,9 +247,9 @@ impl Round {
 
     fn missing(&self) -> Vec<Missing> {
         let missing = self.probes.iter().filter_map(|probe| match &probe.fate {
-            Fate::Answered => None,
-            Fate::Waiting => Some((probe.target, None)),
-            Fate::Lost(why) => Some((probe.target, why.clone())),
+            Fate::Answered | Fate::Void => None,
+            Fate::Waiting => Some((probe.target.clone(), None)),
+            Fate::Lost(why) => Some((probe.target.clone(), why.clone())),
         });
         missing.map(|(target, why)| Missing { target, why }).collect()
     }

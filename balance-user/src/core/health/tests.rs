@@ -1,4 +1,5 @@
 mod doubt;
+mod inapplicable;
 mod return_and_path;
 mod table;
 
@@ -19,7 +20,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn targets(targets: &[&str]) -> Vec<IpAddr> {
+fn targets(targets: &[&str]) -> Vec<Target> {
     targets.iter().map(|target| target.parse().unwrap()).collect()
 }
 

@@ -11,6 +11,7 @@ mod properties;
 mod reload;
 mod restart;
 mod selection;
+mod targets;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,7 @@ use super::{Clock, Core, Effect, Event};
 use crate::config::policy::{Failback, PolicyConfig};
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
-    MonitorConfig, RoutingConfig, ScriptsConfig,
+    MonitorConfig, RoutingConfig, ScriptsConfig, Target,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -106,10 +107,10 @@ fn probed(mut isp: IspConfig, families: &[Family]) -> IspConfig {
     isp
 }
 
-fn target(family: Family) -> IpAddr {
+fn target(family: Family) -> Target {
     match family {
-        Family::V4 => ip("1.1.1.1"),
-        Family::V6 => ip("2606:4700::1111"),
+        Family::V4 => ip("1.1.1.1").into(),
+        Family::V6 => ip("2606:4700::1111").into(),
     }
 }
 

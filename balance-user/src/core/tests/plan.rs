@@ -214,13 +214,16 @@ fn programs_go_where_the_devices_are() {
 fn paths_with_targets_are_probed_by_their_device_and_mark() {
     let all = vec![probed(isp(0), &Family::ALL), probed(isp(1), &[Family::V6]), isp(2)];
     let mut world = World::new(config(all), Network::with_isps(3));
-    let prober = |index, mark| ProberPlan { index, mark };
+    let prober = |index, mark, gateway| {
+        let gateway = Some(ip(gateway));
+        ProberPlan { index, mark, gateway, resolvers: Vec::new() }
+    };
     assert_eq!(
         world.plan().probers,
         BTreeMap::from([
-            ((id(1), Family::V4), prober(10, 0x100)),
-            ((id(1), Family::V6), prober(10, 0x100)),
-            ((id(2), Family::V6), prober(11, 0x200)),
+            ((id(1), Family::V4), prober(10, 0x100, "10.0.0.1")),
+            ((id(1), Family::V6), prober(10, 0x100, "fe80::1")),
+            ((id(2), Family::V6), prober(11, 0x200, "fe80::1")),
         ])
     );
     world.network(|network| network.without_addresses(0, Family::V4));

@@ -99,7 +99,13 @@ pub(super) const CASES: &[Case] = &[
     ("local is a string", top!("local = \"10.0.0.0/8\""), 1, "local must be a list: put it in [ ]"),
     ("local has a number", top!("local = [\"10.0.0.0/8\", 11]"), 1, "local must be a string in quotes"),
     ("targets is a string", isp!("targets = \"1.1.1.1\"\n"), 4, "targets must be a list"),
-    ("targets has a table", isp!("targets = [{}]\n"), 4, "targets must be a string in quotes"),
+    (
+        "targets has a table",
+        isp!("targets = [{}]\n"),
+        4,
+        "targets need one of ping, tcp, url, dns, gateway in each table",
+    ),
+    ("targets has a number", isp!("targets = [1]\n"), 4, "targets must be a string in quotes"),
     ("gateway is a number", isp!("gateway = 1\n"), 4, "gateway must be a string in quotes"),
     (
         "gateway is a table",

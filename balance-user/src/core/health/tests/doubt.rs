@@ -55,7 +55,7 @@ fn a_target_that_never_answers_does_not_delay_the_verdict() {
     for _ in 0..20 {
         bench.next_round();
         bench.now += ms(20);
-        let probe = bench.sent[0];
+        let probe = bench.sent[0].clone();
         bench.health.answered(probe.sequence, ms(20), bench.now);
     }
     let death = bench.now;

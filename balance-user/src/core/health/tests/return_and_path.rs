@@ -173,7 +173,7 @@ fn unknown_and_repeated_answers_change_nothing() {
     let mut bench = Bench::in_state(State::Down);
     bench.health.answered(u64::MAX, ms(1), bench.now);
     bench.next_round();
-    let probe = bench.sent[0];
+    let probe = bench.sent[0].clone();
     bench.now += ms(20);
     bench.answer_all(20);
     let before = bench.health.rtt();
@@ -198,7 +198,10 @@ fn new_targets_are_probed_at_once_and_old_ones_forgotten() {
     let mut bench = Bench::in_state(State::Up);
     bench.health.reconfigure(MonitorConfig::default(), targets(&["8.8.8.8"]), bench.now);
     bench.poll();
-    assert_eq!(bench.sent.iter().map(|probe| probe.target).collect::<Vec<_>>(), targets(&["8.8.8.8"]));
+    assert_eq!(
+        bench.sent.iter().map(|probe| probe.target.clone()).collect::<Vec<_>>(),
+        targets(&["8.8.8.8"])
+    );
     bench.health.reconfigure(MonitorConfig::default(), vec![], bench.now);
     assert_eq!((bench.state(), bench.health.next_deadline()), (State::Up, None));
 }
