@@ -8,11 +8,14 @@ use balance_common::{PolicyId, Sticky};
 use ipnet::IpNet;
 
 use super::error::Problem;
-use super::policy::{LastResort, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, lan_number};
+use super::policy::{
+    Degraded, LastResort, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, Weights, lan_number,
+};
 use super::reader::{Item, Table};
 use super::{IspConfig, LanConfig, Mode, Ports, WEIGHTS, check};
 
-pub(super) const POLICY_KEYS: &[&str] = &["name", "isps", "mode", "sticky", "last_resort"];
+pub(super) const POLICY_KEYS: &[&str] =
+    &["name", "isps", "mode", "sticky", "last_resort", "degraded", "weights"];
 pub(super) const RULE_KEYS: &[&str] =
     &["source", "destination", "protocol", "source_port", "port", "lan", "dscp", "to"];
 
@@ -127,13 +130,21 @@ fn policy(
     ];
     let last_resort =
         [("main", LastResort::Main), ("unreachable", LastResort::Unreachable), ("drop", LastResort::Drop)];
+    let degraded = [("use", Degraded::Use), ("reduce", Degraded::Reduce), ("avoid", Degraded::Avoid)];
     Ok(PolicyConfig {
         name,
         mode: table.get("mode").map(|_| table.choice("mode", &modes)).transpose()?,
         members,
         sticky: table.choice("sticky", &sticky)?,
         last_resort: table.choice("last_resort", &last_resort)?,
+        degraded: table.choice("degraded", &degraded)?,
+        weights: table.get("weights").map(|_| weights(table)).transpose()?,
     })
+}
+
+/// What the weights are, at the top level or of a policy.
+pub(super) fn weights(table: &Table<'_>) -> Result<Weights, Problem> {
+    table.choice("weights", &[("fixed", Weights::Fixed), ("quality", Weights::Quality)])
 }
 
 /// The ISPs of a policy: names, or tables with a name.

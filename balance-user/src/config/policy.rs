@@ -20,6 +20,10 @@ pub struct PolicyConfig {
     pub sticky: Sticky,
     /// What becomes of flows that no ISP can take.
     pub last_resort: LastResort,
+    /// What new flows make of ISPs that are degraded.
+    pub degraded: Degraded,
+    /// What the weights are; none: as the config says for all.
+    pub weights: Option<Weights>,
 }
 
 impl Default for PolicyConfig {
@@ -30,6 +34,8 @@ impl Default for PolicyConfig {
             members: Vec::new(),
             sticky: Sticky::Flow,
             last_resort: LastResort::Main,
+            degraded: Degraded::Use,
+            weights: None,
         }
     }
 }
@@ -80,6 +86,28 @@ pub enum LastResort {
     Unreachable,
     /// Their packets are dropped.
     Drop,
+}
+
+/// What new flows make of ISPs that are degraded. Flows that exist stay where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Degraded {
+    /// Nothing.
+    #[default]
+    Use,
+    /// They use them for a quarter of their weight.
+    Reduce,
+    /// They use them only if no other one is usable.
+    Avoid,
+}
+
+/// What the weights are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Those of the config.
+    #[default]
+    Fixed,
+    /// Those, times what the ISP is worth by the latency and the loss that are measured.
+    Quality,
 }
 
 /// What traffic uses which policy. An empty list asks for nothing.

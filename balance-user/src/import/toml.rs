@@ -69,7 +69,8 @@ impl Nib<'_> {
     /// What was said about when an ISP counts as down and as up.
     fn monitor(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lsm = &self.lsm;
-        if lsm.interval_ms.or(lsm.timeout_ms).or(lsm.lost).or(self.up_after_ms).is_some() {
+        let limits = lsm.max_loss.or(lsm.min_loss).or(lsm.long_down);
+        if lsm.interval_ms.or(lsm.timeout_ms).or(lsm.lost).or(self.up_after_ms).or(limits).is_some() {
             writeln!(f, "\n[monitor]")?;
         }
         let default = MonitorConfig::default();
@@ -96,10 +97,35 @@ impl Nib<'_> {
                 duration(f, "up_after_max", up_after, "")?;
             }
         }
+        self.limits(f)?;
         if !lsm.notes.is_empty() {
             writeln!(f)?;
         }
         lsm.notes.iter().try_for_each(|(name, (value, note))| writeln!(f, "# {name}={value}: {note}"))
+    }
+
+    /// What was said about loss, and about being down for long.
+    fn limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lsm = &self.lsm;
+        if let Some(loss) = lsm.max_loss {
+            writeln!(
+                f,
+                "degraded_loss = \"{loss}%\"  # max_packet_loss: degraded, which is still used, not down"
+            )?;
+        }
+        let upper = lsm.max_loss.or_else(|| {
+            let default = MonitorConfig::default().limits.loss?;
+            Some(u32::from(default.enter) / 10)
+        });
+        // There is no dead band without a difference.
+        let highest = upper.map_or(0, |upper| upper.saturating_sub(1));
+        if let Some(loss) = lsm.min_loss.map(|loss| loss.min(highest)).filter(|loss| *loss > 0) {
+            writeln!(f, "restored_loss = \"{loss}%\"  # min_packet_loss")?;
+        }
+        match lsm.long_down {
+            Some(seconds) => duration(f, "long_down_after", Duration::from_secs(seconds.into()), ""),
+            None => Ok(()),
+        }
     }
 
     /// What NIB always does. What its folder `firewall` lets in is not in its config.

@@ -22,7 +22,7 @@ use ipnet::IpNet;
 use super::network::{Address, DefaultRoute, Link, Network};
 use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
-use crate::config::policy::PolicyConfig;
+use crate::config::policy::{PolicyConfig, Weights};
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
     MonitorConfig, RoutingConfig, ScriptsConfig, Target,
@@ -72,6 +72,7 @@ fn isp(place: usize) -> IspConfig {
 fn config(isps: Vec<IspConfig>) -> Config {
     Config {
         mode: Mode::Balanced,
+        weights: Weights::default(),
         acceleration: Acceleration::default(),
         fast_path: FastPathConfig::default(),
         attach: Attach::Auto,
