@@ -19,6 +19,7 @@ pub(super) struct Rounds {
     /// What became of the latest probes, oldest first.
     window: VecDeque<Noted>,
     losses: BTreeMap<Target, Loss>,
+    last_start: Option<Instant>,
     /// Between peaceful rounds.
     interval: Duration,
 }
@@ -68,7 +69,8 @@ pub(super) struct Answered {
 #[derive(Clone, Debug)]
 struct Round {
     number: u64,
-    started: Instant,
+    /// How long after the round before it started.
+    gap: Duration,
     /// Answers of this weight make it good.
     need: usize,
     /// When late answers do not matter any more.
@@ -109,13 +111,14 @@ impl Rounds {
         let forget = after(now, patience);
         let mut round = Round {
             number: self.started,
-            started: now,
+            gap: self.last_start.map_or(self.interval, |last| now.saturating_duration_since(last)),
             need,
             forget,
             judged: None,
             probes: Vec::with_capacity(aims.len()),
         };
         self.started += 1;
+        self.last_start = Some(now);
         let mut probes = Vec::with_capacity(aims.len());
         for Aim { target, deadline } in aims {
             probes.push(Probe { target: target.clone(), sequence: self.sent, patience });
@@ -136,10 +139,10 @@ impl Rounds {
             return None;
         }
         let target = probe.target.clone();
-        let started = round.started;
+        let gap = round.gap;
         let answered = Answered { target, number: round.number, first, judged: round.judge() };
         if before == Fate::Waiting {
-            self.note(sequence, answered.target.clone(), false, started);
+            self.note(sequence, answered.target.clone(), false, gap);
         } else if let Some(noted) = self.window.iter_mut().find(|noted| noted.sequence == sequence) {
             noted.lost = false;
             if let Some(loss) = self.losses.get_mut(&answered.target) {
@@ -157,9 +160,9 @@ impl Rounds {
             return None;
         }
         probe.fate = Fate::Lost(Some(why));
-        let (target, started) = (probe.target.clone(), round.started);
+        let (target, gap) = (probe.target.clone(), round.gap);
         let judged = round.judge();
-        self.note(sequence, target, true, started);
+        self.note(sequence, target, true, gap);
         judged
     }
 
@@ -171,13 +174,13 @@ impl Rounds {
             for probe in &mut round.probes {
                 if probe.fate == Fate::Waiting && probe.deadline <= now {
                     probe.fate = Fate::Lost(None);
-                    lost.push((probe.sequence, probe.target.clone(), round.started));
+                    lost.push((probe.sequence, probe.target.clone(), round.gap));
                 }
             }
             judged.extend(round.judge());
         }
-        for (sequence, target, started) in lost {
-            self.note(sequence, target, true, started);
+        for (sequence, target, gap) in lost {
+            self.note(sequence, target, true, gap);
         }
         while self.recent.front().is_some_and(|round| round.forget <= now) {
             self.recent.pop_front();
@@ -234,11 +237,11 @@ impl Rounds {
     }
 
     /// Writes down what became of a probe.
-    fn note(&mut self, sequence: u64, target: Target, lost: bool, started: Instant) {
+    fn note(&mut self, sequence: u64, target: Target, lost: bool, gap: Duration) {
         if self.window.len() == WINDOW {
             self.window.pop_front();
         }
-        let weight = self.losses.entry(target).or_default().note(lost, started, self.interval);
+        let weight = self.losses.entry(target).or_default().note(lost, gap, self.interval);
         self.window.push_back(Noted { sequence, lost, weight });
     }
 }

@@ -6,7 +6,11 @@ use crate::config::{Band, Limits};
 /// Rounds for so long, of which each target's probes are lost at random with such a chance in percent; how long it was
 /// degraded and how often it went down.
 fn lossy(seconds: u64, loss: [u64; 2], seed: u64) -> (Duration, u32) {
-    let mut bench = Bench::new(&[A, B]);
+    lossy_with(MonitorConfig::default(), seconds, loss, seed)
+}
+
+fn lossy_with(monitor: MonitorConfig, seconds: u64, loss: [u64; 2], seed: u64) -> (Duration, u32) {
+    let mut bench = Bench::with(monitor, &[A, B]);
     bench.good_round(20);
     let (end, mut random) = (bench.now + ms(seconds * 1000), seed * 2 + 1);
     let (mut degraded, mut downs, mut before) = (Duration::ZERO, 0, (bench.now, bench.state()));
@@ -40,6 +44,19 @@ fn a_third_of_loss_degrades_within_a_minute_and_a_tenth_does_not_in_three_hours(
         assert_eq!(downs, 0);
         assert_eq!(lossy(600, [10, 10], seed), (Duration::ZERO, 0));
     }
+}
+
+#[test]
+fn losses_count_as_much_as_answers_where_rounds_are_quicker_than_patience() {
+    let quick = MonitorConfig {
+        interval: ms(50),
+        suspect_interval: ms(20),
+        down_after: 30,
+        ..MonitorConfig::default()
+    };
+    let (degraded, downs) = lossy_with(quick, 120, [45, 45], 3);
+    assert!(degraded > ms(60_000), "{degraded:?}");
+    assert_eq!(downs, 0);
 }
 
 #[test]
