@@ -311,8 +311,10 @@ pub struct IspEntry {
     pub usable: [u8; 2],
     /// When it went down among those that are: 1 is the first, 0 is not down.
     pub down_order: [u8; 2],
-    /// Always 0.
-    pub padding: [u8; 3],
+    /// What each family is worth by what was measured, where weights follow that: 1 to 64; 0 is not measured.
+    pub worth: [u8; 2],
+    /// Whether it works badly: a bit for each family, IPv4 lowest.
+    pub degraded: u8,
 }
 
 impl IspCounters {
@@ -383,6 +385,12 @@ pub enum IspState {
     Suspect = 2,
     /// It does not work.
     Down = 3,
+    /// It works, but badly.
+    Degraded = 4,
+    /// It has not worked for long.
+    LongDown = 5,
+    /// It comes and goes, and is kept out until it is steady.
+    Held = 6,
 }
 
 /// What the operator wants of an ISP, whatever its health.
@@ -404,6 +412,9 @@ impl From<u8> for IspState {
             1 => Self::Up,
             2 => Self::Suspect,
             3 => Self::Down,
+            4 => Self::Degraded,
+            5 => Self::LongDown,
+            6 => Self::Held,
             _ => Self::Unknown,
         }
     }

@@ -27,7 +27,7 @@ pub struct Change {
     pub isp: String,
     /// Its device.
     pub device: String,
-    /// Its state from now on, as it is used: `up`, `down`. What is forced counts, moments of doubt do not.
+    /// Its state from now on, as it is used: `up`, `degraded`, `down`, `long_down`, `held`. What is forced counts, moments of doubt do not.
     pub state: String,
     /// Its state before; `unknown` at first.
     pub previous: String,
@@ -221,10 +221,10 @@ impl Change {
         if self.forced.is_some() { format!("{} (forced)", self.state) } else { self.state.clone() }
     }
 
-    /// Flows can be sent there again.
+    /// Flows are sent there again, or as many as before.
     #[must_use]
     pub fn is_way_back(&self) -> bool {
-        self.state == "up"
+        self.state == "up" || self.state == "degraded" && self.previous != "up"
     }
 }
 

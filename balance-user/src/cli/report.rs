@@ -97,7 +97,7 @@ pub struct Isp {
 
 /// Whether an ISP works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Not known yet.
     Unknown,
@@ -105,8 +105,14 @@ pub enum State {
     Up,
     /// It worked, and there is doubt.
     Suspect,
+    /// It works, but badly.
+    Degraded,
     /// It does not work.
     Down,
+    /// It has not worked for long.
+    LongDown,
+    /// It comes and goes, and is kept out until it is steady.
+    Held,
 }
 
 /// What an ISP is forced to be.
@@ -125,7 +131,10 @@ impl fmt::Display for State {
             Self::Unknown => "unknown",
             Self::Up => "up",
             Self::Suspect => "suspect",
+            Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::LongDown => "long_down",
+            Self::Held => "held",
         })
     }
 }

@@ -135,7 +135,10 @@ fn isp(
             IspState::Unknown => State::Unknown,
             IspState::Up => State::Up,
             IspState::Suspect => State::Suspect,
+            IspState::Degraded => State::Degraded,
             IspState::Down => State::Down,
+            IspState::LongDown => State::LongDown,
+            IspState::Held => State::Held,
         },
         forced: match StoredForced::from(entry.forced) {
             StoredForced::No => None,

@@ -9,6 +9,7 @@ pub(crate) mod error;
 mod firewall;
 mod forward;
 mod ipv6;
+mod monitor;
 mod parse;
 mod parse_policy;
 pub mod policy;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use self::policy::{Failback, PolicyConfig, RuleConfig};
+use self::policy::{Failback, PolicyConfig, RuleConfig, Weights};
 
 use crate::import;
 
@@ -33,6 +34,7 @@ pub use self::error::{ConfigError, Fault};
 pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesFolder, Service};
 pub use self::forward::ForwardConfig;
 pub use self::ipv6::Ipv6Mode;
+pub use self::monitor::{Band, Limits, MonitorConfig, Profile};
 pub(crate) use self::parse_policy::{dscp_named, protocols_named};
 pub use self::ports::{Ports, Protocol};
 pub use self::target::{Ask, Endpoint, HostName, NameQuery, Page, Target};
@@ -50,6 +52,8 @@ pub struct Config {
     pub mode: Mode,
     /// What becomes of flows when an ISP is back.
     pub failback: Failback,
+    /// What the weights are.
+    pub weights: Weights,
     /// How the programs are attached to devices.
     pub attach: Attach,
     /// What forwards the packets of known flows.
@@ -223,48 +227,6 @@ pub struct RouteConfig {
     pub gateway: Option<IpAddr>,
     /// Its hosts see the device's address instead of those of our LANs.
     pub masquerade: bool,
-}
-
-/// When an ISP counts as down and as up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MonitorConfig {
-    /// Time between rounds of probes while all is well.
-    pub interval: Duration,
-    /// Time between rounds while the ISP is suspect.
-    pub suspect_interval: Duration,
-    /// The longest time an answer may take before its probe counts as lost; less where answers are usually quick.
-    pub timeout: Duration,
-    /// So many targets must answer for a round to be good.
-    pub quorum: usize,
-    /// So many bad rounds in a row, sent since the first doubt, take a suspect ISP down.
-    pub down_after: u32,
-    /// An ISP that was down is used again after answering for so long.
-    pub up_after: Duration,
-    /// Packets sent for so long with nothing received make an ISP suspect.
-    pub silence: Duration,
-    /// An ISP that goes down again within this time of coming back is flapping: each time doubles its `up_after`.
-    pub flap_window: Duration,
-    /// The longest that flapping can make `up_after`.
-    pub up_after_max: Duration,
-    /// Who is asked for the addresses of targets with names. None: those of the system, then well-known ones.
-    pub resolvers: Vec<IpAddr>,
-}
-
-impl Default for MonitorConfig {
-    fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(1),
-            suspect_interval: Duration::from_millis(100),
-            timeout: Duration::from_secs(1),
-            quorum: 1,
-            down_after: 3,
-            up_after: Duration::from_secs(5),
-            silence: Duration::from_millis(300),
-            flap_window: Duration::from_mins(5),
-            up_after_max: Duration::from_mins(5),
-            resolvers: Vec::new(),
-        }
-    }
 }
 
 /// Where our routing tables and rules go.

@@ -9,12 +9,12 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::error::Problem;
-use super::parse_policy::{failback, policies_and_rules};
+use super::parse_policy::{failback, policies_and_rules, weights};
 use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, route,
+    ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, monitor, route,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -26,6 +26,7 @@ const TOP_KEYS: &[&str] = &[
     "failback_idle",
     "local",
     "local_traffic",
+    "weights",
     "isp",
     "lan",
     "policy",
@@ -44,19 +45,6 @@ const TOP_KEYS: &[&str] = &[
 const ISP_KEYS: &[&str] =
     &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
 const LAN_KEYS: &[&str] = &["name", "device"];
-const MONITOR_KEYS: &[&str] = &[
-    "interval",
-    "suspect_interval",
-    "timeout",
-    "quorum",
-    "down_after",
-    "up_after",
-    "silence",
-    "flap_window",
-    "up_after_max",
-    "resolvers",
-];
-
 /// What is pinged unless the config says otherwise: two operators, both families.
 const DEFAULT_TARGETS: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)),
@@ -68,12 +56,10 @@ const DEFAULT_TARGETS: [IpAddr; 4] = [
 /// Six bits, for 63 ISPs, away from the lowest ones, which others like to use.
 const DEFAULT_MARK_MASK: u32 = 0x3f00;
 
-const SHORTEST: Duration = Duration::from_millis(10);
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 const SHORTEST_SCRIPT: Duration = Duration::from_millis(100);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
-const DAY: Duration = Duration::from_hours(24);
 
 /// The configuration that a text describes.
 pub(super) fn config(text: &str) -> Result<Config, Problem> {
@@ -81,6 +67,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let top = Table::new("the top level", TOP_KEYS, document.get_ref(), 0..0)?;
     let mode = top.choice("mode", &[("balanced", Mode::Balanced), ("failover", Mode::Failover)])?;
     let failback = failback(&top)?.unwrap_or_default();
+    let weights = weights(&top)?;
     let attach =
         top.choice("attach", &[("auto", Attach::Auto), ("tcx", Attach::Tcx), ("clsact", Attach::Clsact)])?;
     let accelerations = [
@@ -92,8 +79,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let acceleration = top.choice("acceleration", &accelerations)?;
     let local = top.get("local").map_or(Ok(Vec::new()), local)?;
     let local_traffic = top.flag("local_traffic", true)?;
-    let monitor_table = top.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
-    let monitor = merged_monitor(MonitorConfig::default(), monitor_table.as_ref())?;
+    let monitor_table = top.get("monitor").map(|item| item.table(monitor::KEYS)).transpose()?;
+    let monitor = MonitorConfig::default().merged(monitor_table.as_ref())?;
     let mut taken = Taken::default();
 
     let isp_tables = top.get("isp").map_or(Ok(Vec::new()), |item| item.tables(ISP_KEYS))?;
@@ -125,6 +112,7 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     Ok(Config {
         mode,
         failback,
+        weights,
         attach,
         acceleration,
         fast_path,
@@ -189,8 +177,8 @@ fn isp(
     let targets_item = table.get("targets");
     let targets = targets_item.map_or(Ok(DEFAULT_TARGETS.map(Target::from).to_vec()), targets)?;
     let (ipv6, prefix) = ipv6::read(table, targets_item.map(|item| (item, targets.as_slice())))?;
-    let own = table.get("monitor").map(|item| item.table(MONITOR_KEYS)).transpose()?;
-    let monitor = merged_monitor(monitor.clone(), own.as_ref())?;
+    let own = table.get("monitor").map(|item| item.table(monitor::KEYS)).transpose()?;
+    let monitor = monitor.clone().merged(own.as_ref())?;
 
     // A quorum beyond one needs somebody to have asked for it; the one closest to this ISP is to blame.
     let own_quorum = own.as_ref().and_then(|own| own.get("quorum"));
@@ -239,52 +227,9 @@ fn targets(item: Item<'_>) -> Result<Vec<Target>, Problem> {
     Ok(targets)
 }
 
-/// Name servers.
-fn resolvers(item: Item<'_>) -> Result<Vec<IpAddr>, Problem> {
-    item.one_or_more()?.iter().map(|item| item.text(|text| check::host("resolvers", text))).collect()
-}
-
 /// The prefixes that are not balanced.
 fn local(item: Item<'_>) -> Result<Vec<IpNet>, Problem> {
     item.list()?.map(|item| item.text(|text| check::prefix("local", text))).collect()
-}
-
-/// `base` with what a `[monitor]` table says instead. `base` must be consistent; so is what comes out.
-fn merged_monitor(base: MonitorConfig, table: Option<&Table<'_>>) -> Result<MonitorConfig, Problem> {
-    let Some(table) = table else { return Ok(base) };
-    let merged = MonitorConfig {
-        interval: table.duration("interval", (SHORTEST, HOUR), base.interval)?,
-        suspect_interval: table.duration("suspect_interval", (SHORTEST, HOUR), base.suspect_interval)?,
-        timeout: table.duration("timeout", (SHORTEST, MINUTE), base.timeout)?,
-        quorum: table.number("quorum", (1, 255), base.quorum)?,
-        down_after: table.number("down_after", (1, 1000), base.down_after)?,
-        up_after: table.duration("up_after", (SHORTEST, DAY), base.up_after)?,
-        silence: table.duration("silence", (SHORTEST, HOUR), base.silence)?,
-        flap_window: table.duration("flap_window", (SHORTEST, DAY), base.flap_window)?,
-        up_after_max: table.duration("up_after_max", (SHORTEST, DAY), base.up_after_max)?,
-        resolvers: table.get("resolvers").map_or(Ok(base.resolvers), resolvers)?,
-    };
-    in_order(table, ("suspect_interval", merged.suspect_interval), ("interval", merged.interval))?;
-    in_order(table, ("up_after", merged.up_after), ("up_after_max", merged.up_after_max))?;
-    Ok(merged)
-}
-
-/// The first duration must not be longer than the second. If it is, the table has at least one of them.
-fn in_order<'a>(
-    table: &Table<'a>,
-    (shorter, short): (&'a str, Duration),
-    (longer, long): (&'a str, Duration),
-) -> Result<(), Problem> {
-    if short <= long {
-        return Ok(());
-    }
-    let [short, long] = [short, long].map(humantime::format_duration);
-    let message =
-        format!("{shorter} ({short}) must not be longer than {longer} ({long}): change one of them");
-    Err(match table.get(shorter).or_else(|| table.get(longer)) {
-        Some(item) => item.problem(message),
-        None => table.problem(message),
-    })
 }
 
 /// Why so many targets can never answer, if so: each family is probed and counted by itself.

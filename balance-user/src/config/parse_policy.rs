@@ -10,13 +10,14 @@ use ipnet::IpNet;
 
 use super::error::Problem;
 use super::policy::{
-    Failback, LAST_RESORTS, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, STICKY, lan_number,
+    Degraded, Failback, LAST_RESORTS, MemberConfig, PolicyConfig, RuleConfig, RuleTarget, STICKY, Weights,
+    lan_number,
 };
 use super::reader::{Item, Table};
 use super::{IspConfig, LanConfig, Mode, Ports, WEIGHTS, check};
 
 pub(super) const POLICY_KEYS: &[&str] =
-    &["name", "isps", "mode", "sticky", "last_resort", "failback", "failback_idle"];
+    &["name", "isps", "mode", "sticky", "last_resort", "failback", "failback_idle", "degraded", "weights"];
 pub(super) const RULE_KEYS: &[&str] =
     &["source", "destination", "protocol", "source_port", "port", "lan", "dscp", "to"];
 
@@ -125,6 +126,7 @@ fn policy(
         Some(item) => members(item, isps)?,
     };
     let modes = [("balanced", Mode::Balanced), ("failover", Mode::Failover)];
+    let degraded = [("use", Degraded::Use), ("reduce", Degraded::Reduce), ("avoid", Degraded::Avoid)];
     Ok(PolicyConfig {
         name,
         mode: table.get("mode").map(|_| table.choice("mode", &modes)).transpose()?,
@@ -132,6 +134,8 @@ fn policy(
         sticky: table.choice("sticky", &STICKY)?,
         last_resort: table.choice("last_resort", &LAST_RESORTS)?,
         failback: failback(table)?,
+        degraded: table.choice("degraded", &degraded)?,
+        weights: table.get("weights").map(|_| weights(table)).transpose()?,
     })
 }
 
@@ -147,6 +151,11 @@ pub(super) fn failback(table: &Table<'_>) -> Result<Option<Failback>, Problem> {
             .problem("failback_idle says nothing here: write failback = \"idle\" beside it, or remove it")),
         _ => Ok(failback),
     }
+}
+
+/// What the weights are, at the top level or of a policy.
+pub(super) fn weights(table: &Table<'_>) -> Result<Weights, Problem> {
+    table.choice("weights", &[("fixed", Weights::Fixed), ("quality", Weights::Quality)])
 }
 
 /// The ISPs of a policy: names, or tables with a name.

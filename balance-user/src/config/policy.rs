@@ -23,6 +23,10 @@ pub struct PolicyConfig {
     pub last_resort: LastResort,
     /// What becomes of flows when an ISP is back; none: as the config says for all.
     pub failback: Option<Failback>,
+    /// What new flows make of ISPs that are degraded.
+    pub degraded: Degraded,
+    /// What the weights are; none: as the config says for all.
+    pub weights: Option<Weights>,
 }
 
 /// How the config calls what stays together.
@@ -46,6 +50,8 @@ impl Default for PolicyConfig {
             sticky: Sticky::Flow,
             last_resort: LastResort::Main,
             failback: None,
+            degraded: Degraded::Use,
+            weights: None,
         }
     }
 }
@@ -108,6 +114,28 @@ pub enum Failback {
     Idle(Duration),
     /// They move at once.
     Now,
+}
+
+/// What new flows make of ISPs that are degraded. Flows that exist stay where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Degraded {
+    /// Nothing.
+    #[default]
+    Use,
+    /// They use them for a quarter of their weight.
+    Reduce,
+    /// They use them only if no other one is usable.
+    Avoid,
+}
+
+/// What the weights are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Those of the config.
+    #[default]
+    Fixed,
+    /// Those, times what the ISP is worth by the latency and the loss that are measured.
+    Quality,
 }
 
 /// What traffic uses which policy. An empty list asks for nothing.

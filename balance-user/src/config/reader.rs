@@ -94,6 +94,11 @@ impl<'a> Item<'a> {
         Problem::new(self.value.span(), message)
     }
 
+    /// What errors call it.
+    pub(super) const fn name(&self) -> &'a str {
+        self.name
+    }
+
     /// Whether it is a string.
     pub(super) fn is_text(&self) -> bool {
         self.value.get_ref().is_str()

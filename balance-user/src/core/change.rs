@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use balance_common::layout::{Forced, IspEntry, IspState};
+use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId};
 
 use super::health::State;
-use super::isp::{Isp, targets};
+use super::isp::{Conclusion, Isp, targets};
 use super::network::{Network, family_of};
 use super::path::is_link_local;
 use super::tally::Tally;
@@ -30,12 +30,7 @@ struct Told {
 impl Changes {
     /// The daemon before has told of this entry.
     pub(super) fn adopt(&mut self, id: IspId, entry: &IspEntry) {
-        let health = match IspState::from(entry.state) {
-            IspState::Unknown => State::Unknown,
-            IspState::Up | IspState::Suspect => State::Up,
-            IspState::Down => State::Down,
-        };
-        let forced = Forced::from(entry.forced);
+        let (health, forced) = (Conclusion::left(entry).state(), Forced::from(entry.forced));
         let usable = entry.usable.iter().any(|&usable| usable != 0);
         self.told.insert(id, Told { state: in_use(health, forced, usable), forced });
     }
@@ -53,7 +48,7 @@ impl Changes {
 
     /// What has changed of an ISP since this was asked last; none if it is used as before, or was never known and is not now.
     pub(super) fn of(&mut self, isp: &Isp, network: &Network, now: Instant) -> Option<Change> {
-        let health = isp.state();
+        let health = isp.conclusion().state();
         let usable = Family::ALL.iter().any(|&family| isp.is_usable(family));
         let told = Told { state: in_use(health, isp.forced, usable), forced: isp.forced };
         let nothing = Told { state: State::Unknown.to_string(), forced: Forced::No };
@@ -66,7 +61,7 @@ impl Changes {
             isp: isp.config.name.clone(),
             device: isp.config.device.clone(),
             state: told.state,
-            health: health.to_string(),
+            health: isp.state().to_string(),
             forced: name_of(isp.forced).map(str::to_owned),
             evidence: evidence(isp, &before, &probes, now),
             previous: before.state,
@@ -75,12 +70,11 @@ impl Changes {
     }
 }
 
-/// The state as it is used. Moments of doubt are not worth telling.
+/// The state as it is used.
 fn in_use(health: State, forced: Forced, usable: bool) -> String {
     let state = match (forced, health) {
         (Forced::Up, _) if usable => State::Up,
         (Forced::Up | Forced::Down, _) => State::Down,
-        (Forced::No, State::Suspect) => State::Up,
         (Forced::No, health) => health,
     };
     state.to_string()

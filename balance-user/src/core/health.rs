@@ -8,17 +8,27 @@
 //!       +---------+ ------------------> +------+    a bad round,      +---------+
 //!   --> | Unknown |                     |  Up  | -- or silence ---->  | Suspect |
 //!       +---------+                     +------+ <-- a good round --- +---------+
-//!         |     ^                          ^                               |
-//!         |     | the path is back,        | good rounds for up_after      | down_after bad
-//!         |     | if it never was up       | and not a bad one             | rounds more
-//!         |     |                          |                               |
-//!         |     |       +------+ ----------+                               |
-//!         |     +------ | Down | <-----------------------------------------+
+//!         |     ^                        |  ^ ^                        ^  |   |
+//!         |     |        over a limit    |  | |      +----------+      |  |   |
+//!         |     |        for long enough +--|-|----> | Degraded | <----+--+   |
+//!         |     |                           | +----- +----------+ the same    |
+//!         |     |           under all again |           when it is degraded   |
+//!         |     |                           |                                 |
+//!         |     | the path is back,         | good rounds for up_after        | down_after bad
+//!         |     | if it never was up        | and not a bad one               | rounds more
+//!         |     |                           |                                 |
+//!         |     |       +------+ -----------+                                 |
+//!         |     +------ | Down | <--------------------------------------------+
 //!         +-----------> +------+ <-- the path is lost (from any state)
-//!           down_after bad rounds
+//!           down_after   |  | a good round, though it has failed too often  +------+
+//!           bad rounds   |  +---------------------------------------------> | Held | --> up, when that
+//!                        | long_down_after  +----------+                    +------+     is forgotten
+//!                        +----------------> | LongDown |   as Down
+//!                                           +----------+
 //! ```
 //!
-//! Up and Suspect are usable; doubt alone moves no flow.
+//! Up, Degraded and Suspect are usable; doubt alone moves no flow. LongDown and Held are kinds of Down. All of it, with the
+//! times of each profile, is told in docs/health.md for whoever runs it.
 //!
 //! # Rounds
 //! A round probes every target. It is good as soon as targets with a weight of `quorum` have answered (or all, where
@@ -28,7 +38,7 @@
 //! makes its round good after all, the ISP is not suspect any more. A round that turns bad after a later one was good
 //! only counts in the statistics.
 //!
-//! While Up or Down rounds start every `interval`. While Unknown or Suspect they start every `suspect_interval`
+//! While Up or Down (of any kind) rounds start every `interval`. While Unknown or Suspect they start every `suspect_interval`
 //! without waiting for the one before, so several are under way.
 //!
 //! # How fast
@@ -50,18 +60,32 @@
 //! the last verdict and are already answered acquit too, so with an RTT below `suspect_interval` it is rarer still:
 //! 10^-10 and 10^-5.)
 //!
+//! # Quality
+//! Loss is averaged over some 30 intervals for each target, latency and jitter as TCP does. What counts is the best target
+//! that a quorum needs: what is wrong with one target is not the path's fault. Over an upper limit for `degraded_after`
+//! it is degraded; below all lower limits for `restored_after` it is not any more.
+//!
+//! # Traffic
+//! Silence raises doubt at once. What keeps coming in ([`Passive`]) vouches for a suspect path for `vouch` at most: a full line
+//! loses probes, but is alive.
+//!
 //! # Coming back
 //! A path that was down is up again after good rounds for `up_after` without a bad one, or with the first good
-//! round if no other ISP is usable. Going down again within `flap_window` of coming back doubles the time, each
-//! time, up to `up_after_max`; after staying up for `flap_window` it is `up_after` again.
+//! round if no other ISP is usable. Failures are damped as in RFC 2439: each costs 1000 (one while it was coming back 250),
+//! halved with every `flap_half_life`. From `flap_suppress` on it is held until it is down to `flap_reuse`, for
+//! `up_after_max` at most.
 //!
 //! # No targets
 //! A target that cannot be asked in a family (a name without an address of it, the gateway of a point-to-point device)
 //! does not count there, until it answers or fails. Where none counts the path alone decides: up when it is there (after `up_after` where it had been up before), down when not.
 
+mod damping;
 mod inapplicable;
+mod passive;
+mod quality;
 mod reason;
 mod rounds;
+mod state;
 mod transitions;
 
 #[cfg(test)]
@@ -70,50 +94,22 @@ mod proptests;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, Instant};
 
+use damping::Damping;
+pub use passive::{Evidence, Passive, Traffic};
+use quality::Standing;
+pub use quality::{Measured, Symptom};
 pub use reason::{Missing, Reason};
 use rounds::{Aim, Rounds, after};
+use state::Belief;
+pub use state::State;
 
 use super::rtt::Rtt;
 use crate::config::{MonitorConfig, Target};
 
 /// However small the configured intervals are, rounds are this far apart.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
-
-/// What is believed of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Nothing yet: it has just started. Not used.
-    Unknown,
-    /// It works.
-    Up,
-    /// There is doubt, but it is used until that is settled.
-    Suspect,
-    /// It does not work.
-    Down,
-}
-
-impl State {
-    /// New flows may be given to it.
-    #[must_use]
-    pub const fn is_usable(self) -> bool {
-        matches!(self, Self::Up | Self::Suspect)
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-        })
-    }
-}
 
 /// A probe to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,11 +124,16 @@ pub struct Probe {
 
 /// The judgement on one path. See the module's documentation.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each may be so or not, whatever the others are")]
 pub struct Health {
     monitor: MonitorConfig,
     targets: Vec<Target>,
-    state: State,
+    belief: Belief,
     since: Instant,
+    /// It has been down for long.
+    is_long: bool,
+    /// It answered again while it was not to be used.
+    held: bool,
     /// Why it is suspect or down, apart from what the other fields say.
     cause: Cause,
     no_path: Option<String>,
@@ -150,10 +151,12 @@ pub struct Health {
     bad_in_row: u32,
     /// Down, but with good rounds only, since then and since that round.
     returning: Option<(Instant, u64)>,
-    /// When it last went from Down to Up.
-    came_back: Option<Instant>,
-    /// How many times in a row it has gone down soon after coming back.
-    flaps: u32,
+    damping: Damping,
+    standing: Standing,
+    /// When it became suspect.
+    doubt_since: Instant,
+    /// When traffic last said that it lives.
+    heard: Option<Instant>,
     /// When a silence last turned out to mean nothing.
     silence_refuted: Option<Instant>,
 
@@ -177,24 +180,30 @@ impl Health {
     /// due at once. `targets` are those of the path's family.
     #[must_use]
     pub fn new(monitor: MonitorConfig, targets: Vec<Target>, now: Instant) -> Self {
+        let mut rounds = Rounds::default();
+        rounds.set_interval(monitor.interval);
         Self {
             monitor,
             targets,
-            state: State::Unknown,
+            belief: Belief::Unknown,
             since: now,
+            is_long: false,
+            held: false,
             cause: Cause::None,
             no_path: None,
             ever_up: false,
             others_usable: true,
-            rounds: Rounds::default(),
+            rounds,
             next_round: now,
             first_round: 0,
             newest_good: None,
             settled_from: None,
             bad_in_row: 0,
             returning: None,
-            came_back: None,
-            flaps: 0,
+            damping: Damping::default(),
+            standing: Standing::default(),
+            doubt_since: now,
+            heard: None,
             silence_refuted: None,
             rtt: Rtt::default(),
             rtts: BTreeMap::new(),
@@ -213,16 +222,47 @@ impl Health {
         targets: Vec<Target>,
         now: Instant,
     ) -> Self {
-        let cause =
-            if matches!(state, State::Suspect | State::Down) { Cause::Adopted(state) } else { Cause::None };
-        let ever_up = state != State::Unknown;
-        Self { state, since, cause, ever_up, ..Self::new(monitor, targets, now) }
+        let cause = match state {
+            State::Unknown | State::Up | State::Degraded => Cause::None,
+            State::Suspect | State::Down | State::LongDown | State::Held => Cause::Adopted(state),
+        };
+        let held = state == State::Held;
+        let damping = if held { Damping::held(&monitor, now) } else { Damping::default() };
+        Self {
+            belief: state.into(),
+            since,
+            is_long: state == State::LongDown,
+            held,
+            cause,
+            ever_up: state != State::Unknown,
+            damping,
+            ..Self::new(monitor, targets, now)
+        }
+    }
+
+    /// It was degraded, too.
+    pub fn adopt_degraded(&mut self) {
+        self.standing = Standing::adopted(&self.monitor.limits);
     }
 
     /// The state.
     #[must_use]
     pub fn state(&self) -> State {
-        self.state
+        match self.belief {
+            Belief::Unknown => State::Unknown,
+            Belief::Up if self.is_degraded() => State::Degraded,
+            Belief::Up => State::Up,
+            Belief::Suspect => State::Suspect,
+            Belief::Down if self.held => State::Held,
+            Belief::Down if self.is_long => State::LongDown,
+            Belief::Down => State::Down,
+        }
+    }
+
+    /// It works badly, in doubt or not.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.belief.is_usable() && self.standing.is_degraded()
     }
 
     /// Since when it has been usable, down, or unknown: moments of doubt do not count.
@@ -237,12 +277,16 @@ impl Health {
         if let Some(why) = &self.no_path {
             return Reason::NoPath(why.clone());
         }
-        match (self.state, &self.cause) {
-            (State::Up, _) => Reason::Fine,
-            (State::Unknown, Cause::None) => Reason::Starting(self.targets.clone()),
+        if let (true, Some(until)) = (self.held, self.damping.until(now)) {
+            return Reason::Held(until - now);
+        }
+        match (self.belief, &self.cause) {
+            (Belief::Up, _) if self.is_degraded() => Reason::Degraded(self.standing.symptoms().to_vec()),
+            (Belief::Up, _) => Reason::Fine,
+            (Belief::Unknown, Cause::None) => Reason::Starting(self.targets.clone()),
             (_, cause) => match (self.returning, cause) {
                 (Some((start, _)), _) => {
-                    let left = after(start, self.hold()).saturating_duration_since(now);
+                    let left = self.hold_end(start, now).saturating_duration_since(now);
                     if self.counts() { Reason::Returning(left) } else { Reason::PathBack(left) }
                 }
                 (None, Cause::None) => Reason::Starting(self.targets.clone()),
@@ -275,6 +319,12 @@ impl Health {
         self.rounds.loss_percent()
     }
 
+    /// What was measured of it.
+    #[must_use]
+    pub fn measured(&self) -> Measured {
+        Measured { loss: self.rounds.loss(self.need()), latency: self.rtt(), jitter: self.jitter() }
+    }
+
     /// How long nothing must come back before that is worth a call of [`Self::silent`]: what the config says, but
     /// no less than an answer may take on this line.
     #[must_use]
@@ -286,6 +336,8 @@ impl Health {
     /// already arrived first, or it takes them for late after the process was held up.
     #[must_use = "these probes count as sent"]
     pub fn poll(&mut self, now: Instant) -> Vec<Probe> {
+        self.is_long |= self.long_from().is_some_and(|from| from <= now);
+        self.held &= self.damping.until(now).is_some();
         if self.no_path.is_some() {
             return Vec::new();
         }
@@ -295,23 +347,14 @@ impl Health {
         if !self.counts() {
             self.path_alone(now);
         }
+        self.assess(now);
         if self.targets.is_empty() || now < self.next_round { Vec::new() } else { self.start_round(now) }
     }
 
     /// When to call [`Self::poll`] at the latest; none while there is nothing to wait for but other events.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.no_path.is_some() {
-            return None;
-        }
-        if self.targets.is_empty() {
-            return match (self.state, self.returning) {
-                (State::Up, _) => None,
-                (State::Down, Some((start, _))) => Some(after(start, self.hold())),
-                _ => Some(self.next_round),
-            };
-        }
-        Some(self.rounds.next_deadline().map_or(self.next_round, |deadline| deadline.min(self.next_round)))
+        self.next_check().into_iter().chain(self.long_from()).min()
     }
 
     /// The probe with this sequence was answered after `rtt`.
@@ -328,6 +371,7 @@ impl Health {
         if let Some(judged) = answered.judged {
             self.judge(judged, now);
         }
+        self.assess(now);
     }
 
     /// The probe with this sequence could not be sent, or an ICMP error came back: lost, known at once. `why` is
@@ -339,14 +383,20 @@ impl Health {
         if let Some(judged) = self.rounds.fail(sequence, why) {
             self.judge(judged, now);
         }
+        self.assess(now);
     }
 
     /// Other evidence than probes: so many packets were sent within [`Self::silence`] and nothing was received.
     pub fn silent(&mut self, sent: u64, now: Instant) {
         let refuted = self.silence_refuted.is_some_and(|refuted| now < after(refuted, self.monitor.interval));
-        if self.state == State::Up && self.counts() && !refuted {
+        if self.belief == Belief::Up && self.counts() && !refuted {
             self.suspect(Cause::Silence { sent, within: self.silence() }, now);
         }
+    }
+
+    /// Other evidence than probes: so much comes in that the ISP must be alive ([`Evidence::Life`]).
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = Some(now);
     }
 
     /// Says why there is no way to send anything (no device, no carrier, no gateway), or that there is one.
@@ -356,13 +406,14 @@ impl Health {
         if self.no_path.is_some() {
             self.settled_from = None;
             self.forget_rounds(now);
-            self.returning = None;
+            self.stop_returning(now);
+            self.held = false;
             self.down(Cause::None, now);
             self.cause = Cause::None;
         } else if !was_there {
             self.next_round = now;
             if !self.ever_up {
-                self.enter(State::Unknown, Cause::None, now);
+                self.enter(Belief::Unknown, Cause::None, now);
             }
             if !self.counts() {
                 self.path_alone(now);
@@ -374,13 +425,14 @@ impl Health {
     /// back at the first good round.
     pub fn set_others_usable(&mut self, usable: bool, now: Instant) {
         self.others_usable = usable;
-        if !usable && self.state == State::Down && self.returning.is_some() {
+        if !usable && self.belief == Belief::Down && self.returning.is_some() {
             self.up(now);
         }
     }
 
     /// Goes on by another config, in the same state.
     pub fn reconfigure(&mut self, monitor: MonitorConfig, targets: Vec<Target>, now: Instant) {
+        self.rounds.set_interval(monitor.interval);
         self.monitor = monitor;
         self.next_round = self.next_round.min(after(now, self.pace()));
         if self.targets == targets {
@@ -401,7 +453,7 @@ impl Health {
         self.next_round = after(now, self.pace());
         if let Some((start, _)) = self.returning {
             // A round right at the end of the hold time, so that it is not rounded up to the interval.
-            let end = after(start, self.hold());
+            let end = self.hold_end(start, now);
             if end > now {
                 self.next_round = self.next_round.min(end);
             }
@@ -413,13 +465,13 @@ impl Health {
             counts: !self.inapplicable.contains_key(target),
         });
         let aims = aims.collect();
-        self.rounds.start(self.monitor.quorum, now, timeout.saturating_mul(2), aims)
+        self.rounds.start(self.need(), now, timeout.saturating_mul(2), aims)
     }
 
     /// How long the next probe of a target may take.
     fn patience(&self, target: &Target) -> Duration {
         let timeout = self.monitor.timeout;
-        if !self.state.is_usable() {
+        if !self.belief.is_usable() {
             return timeout;
         }
         // A target that never answers must not hold up the verdict: it gets no more than the slowest other.
@@ -429,16 +481,51 @@ impl Health {
 
     /// The time between rounds.
     fn pace(&self) -> Duration {
-        let interval = match self.state {
-            State::Up | State::Down => self.monitor.interval,
-            State::Unknown | State::Suspect => self.monitor.suspect_interval,
+        let interval = match self.belief {
+            Belief::Up | Belief::Down => self.monitor.interval,
+            Belief::Unknown | Belief::Suspect => self.monitor.suspect_interval,
         };
         interval.max(LEAST_INTERVAL)
     }
 
-    /// How long it must answer before it comes back.
-    fn hold(&self) -> Duration {
-        let most = self.monitor.up_after_max.max(self.monitor.up_after);
-        self.monitor.up_after.saturating_mul(1_u32.checked_shl(self.flaps).unwrap_or(u32::MAX)).min(most)
+    /// Until when it must go on answering to come back, if it has answered since `start`.
+    fn hold_end(&self, start: Instant, now: Instant) -> Instant {
+        let end = after(start, self.monitor.up_after);
+        self.damping.until(now).map_or(end, |until| end.max(until))
+    }
+
+    /// The weight of the answers that make a round good.
+    fn need(&self) -> usize {
+        let all: usize = self.targets.iter().map(Target::weight).sum();
+        self.monitor.quorum.clamp(1, all.max(1))
+    }
+
+    /// When it will have been down for long, if it is not yet.
+    fn long_from(&self) -> Option<Instant> {
+        let is_short = self.belief == Belief::Down && !self.is_long;
+        is_short.then(|| after(self.since, self.monitor.long_down_after))
+    }
+
+    /// When there is something to send or to judge.
+    fn next_check(&self) -> Option<Instant> {
+        if self.no_path.is_some() {
+            return None;
+        }
+        if self.targets.is_empty() {
+            return match (self.belief, self.returning) {
+                (Belief::Up, _) => None,
+                (Belief::Down, Some((start, _))) => Some(self.hold_end(start, self.next_round)),
+                _ => Some(self.next_round),
+            };
+        }
+        Some(self.rounds.next_deadline().map_or(self.next_round, |deadline| deadline.min(self.next_round)))
+    }
+
+    /// Whether it works well or badly, if it works.
+    fn assess(&mut self, now: Instant) {
+        if self.belief.is_usable() {
+            let measured = self.measured();
+            self.standing.judge(&measured, &self.monitor.limits, now);
+        }
     }
 }

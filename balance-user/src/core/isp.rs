@@ -7,11 +7,12 @@ use balance_common::layout::{Forced, IspEntry, IspState};
 use balance_common::{Family, IspId};
 
 use super::absence::Absence;
-use super::health::{Health, State};
+use super::health::{Evidence, Health, Passive, State};
 use super::ipv6::{self, Delegated};
 use super::network::Network;
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
+use super::weigh::Worth;
 use super::{Clock, Quality, Traffic};
 use crate::config::{Ipv6Mode, IspConfig, Target, WEIGHTS};
 
@@ -30,16 +31,14 @@ pub(super) struct Isp {
     /// The IPv6 prefix that it has delegated.
     pub(super) delegated: Delegated,
     paths: [Path; 2],
-    silence: Option<Silence>,
-    /// What its device had sent and received when that was last looked at.
-    traffic: Option<(Traffic, Instant)>,
+    /// What its device sends and receives.
+    passive: Passive,
 }
 
 /// Whether an ISP works, as the operator is told it. Moments of doubt are not worth telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Conclusion {
-    usable: bool,
-    down: bool,
+    state: State,
     forced: Forced,
 }
 
@@ -51,6 +50,8 @@ pub struct Fingerprint {
     forced: Forced,
     since_ms: u64,
     states: [State; 2],
+    degraded: [bool; 2],
+    worth: [u8; 2],
     usable: [bool; 2],
     next_hops: [Option<NextHop>; 2],
     down_order: [Option<u64>; 2],
@@ -69,13 +70,8 @@ pub(super) struct Path {
     pub(super) stranded: bool,
     pub(super) absence: Absence,
     worked: bool,
-}
-
-/// Packets went out and none came in.
-#[derive(Clone, Copy, Debug)]
-struct Silence {
-    since: Instant,
-    tx: u64,
+    /// What a weight is multiplied by, where weights follow what is measured.
+    pub(super) worth: Worth,
 }
 
 impl Isp {
@@ -92,8 +88,7 @@ impl Isp {
             announced: None,
             delegated: Delegated::default(),
             paths: Family::ALL.map(path),
-            silence: None,
-            traffic: None,
+            passive: Passive::default(),
             config,
         }
     }
@@ -107,12 +102,7 @@ impl Isp {
         isp.forced = entry.forced.into();
         isp.since_ms = entry.since;
         // What the operator was told by the daemon before; a change since then is news.
-        let state = IspState::from(entry.state);
-        isp.announced = (entry.since != 0).then_some(Conclusion {
-            usable: matches!(state, IspState::Up | IspState::Suspect),
-            down: state == IspState::Down,
-            forced: isp.forced,
-        });
+        isp.announced = (entry.since != 0).then(|| Conclusion::left(entry));
         for ((path, family), (&state, &order)) in
             isp.paths.iter_mut().zip(Family::ALL).zip(entry.states.iter().zip(&entry.down_order))
         {
@@ -125,16 +115,20 @@ impl Isp {
                     weight: 1,
                 });
             }
-            path.down_order = (order != 0).then_some(u64::from(order));
-            let state = match IspState::from(state) {
-                IspState::Unknown => continue,
-                IspState::Up => State::Up,
-                IspState::Suspect => State::Suspect,
-                IspState::Down => State::Down,
-            };
+            path.down_order = (order != 0).then_some(DOWN_ORDERS + u64::from(order));
+            let state = known_state(state);
+            if state == State::Unknown {
+                continue;
+            }
             let since = clock.instant(entry.since);
             let targets = targets(&isp.config, family);
             path.health = Health::adopt(state, since, isp.config.monitor.clone(), targets, clock.instant);
+            if entry.degraded & (1 << family as u8) != 0 {
+                path.health.adopt_degraded();
+            }
+        }
+        for (path, worth) in isp.paths.iter_mut().zip(entry.worth) {
+            path.worth = Worth::adopt(worth, clock.instant);
         }
         for family in Family::ALL {
             let states = [family, isp.judge(family)].map(|family| isp.path(family).health.state());
@@ -214,6 +208,24 @@ impl Isp {
         self.path(family).next_hop.is_ok() && self.path(self.judge(family)).health.state().is_usable()
     }
 
+    /// It works badly, as far as is known.
+    pub(super) fn is_degraded(&self, family: Family) -> bool {
+        self.path(self.judge(family)).health.is_degraded()
+    }
+
+    /// What its weight is multiplied by, where weights follow what is measured.
+    pub(super) fn worth(&self, family: Family) -> u8 {
+        self.path(self.judge(family)).worth.get()
+    }
+
+    /// Follows what is measured of a path that works.
+    pub(super) fn follow_quality(&mut self, family: Family, now: Instant) {
+        let path = self.path_mut(family);
+        if path.health.state().is_usable() {
+            path.worth.follow(&path.health.measured(), now);
+        }
+    }
+
     /// The config says that it has no such family.
     pub(super) fn is_off(&self, family: Family) -> bool {
         family == Family::V6 && self.config.ipv6 == Ipv6Mode::Off
@@ -256,22 +268,17 @@ impl Isp {
 
     /// Takes in what its device has sent and received so far.
     pub(super) fn observe(&mut self, traffic: Traffic, now: Instant) {
-        let Some((before, then)) = self.traffic.replace((traffic, now)) else { return };
-        // Counters that go back are those of another device.
-        if traffic.rx != before.rx || traffic.tx < before.tx {
-            self.silence = None;
-            return;
-        }
-        if traffic.tx == before.tx && self.silence.is_none() {
-            return;
-        }
-        // Nothing has come in since the last look already.
-        let silence = *self.silence.get_or_insert(Silence { since: then, tx: before.tx });
-        let sent = traffic.tx.saturating_sub(silence.tx);
-        for path in &mut self.paths {
-            if now.saturating_duration_since(silence.since) >= path.health.silence() && sent >= SILENT_PACKETS
-            {
-                path.health.silent(sent, now);
+        match self.passive.observe(traffic, now) {
+            Evidence::None => {}
+            Evidence::Silence { sent, lasts } => {
+                for path in self.paths.iter_mut().filter(|path| lasts >= path.health.silence()) {
+                    path.health.silent(sent, now);
+                }
+            }
+            Evidence::Life => {
+                for path in &mut self.paths {
+                    path.health.heard(now);
+                }
             }
         }
     }
@@ -285,20 +292,26 @@ impl Isp {
             .filter(|(path, _)| path.next_hop.is_ok())
             .map(|(path, family)| match (self.works(family), path.health.state()) {
                 (true, State::Suspect) => State::Suspect,
+                (true, _) if self.is_degraded(family) => State::Degraded,
                 (true, _) => State::Up,
-                (false, State::Unknown) => State::Unknown,
-                (false, _) => State::Down,
+                // It goes by the other family.
+                (false, state) if state.is_usable() => self.path(self.judge(family)).health.state(),
+                (false, state) => state,
             })
             .collect();
-        [State::Suspect, State::Up, State::Unknown]
+        [State::Suspect, State::Degraded, State::Up, State::Unknown, State::Held, State::Down]
             .into_iter()
             .find(|state| states.contains(state))
-            .unwrap_or(State::Down)
+            .unwrap_or_else(|| {
+                let is_long = self.paths.iter().all(|path| path.health.state() == State::LongDown);
+                let is_long = is_long || states.contains(&State::LongDown);
+                if is_long { State::LongDown } else { State::Down }
+            })
     }
 
     pub(super) fn conclusion(&self) -> Conclusion {
-        let state = self.state();
-        Conclusion { usable: state.is_usable(), down: state == State::Down, forced: self.forced }
+        let degraded = Family::ALL.iter().any(|&family| self.works(family) && self.is_degraded(family));
+        Conclusion::new(self.state(), degraded, self.forced)
     }
 
     pub(super) fn fingerprint(&self) -> Fingerprint {
@@ -309,6 +322,8 @@ impl Isp {
             forced: self.forced,
             since_ms: self.since_ms,
             states: [v4, v6].map(|path| path.health.state()),
+            degraded: [v4, v6].map(|path| path.health.is_degraded()),
+            worth: [v4, v6].map(|path| path.worth.stored()),
             usable: Family::ALL.map(|family| self.is_usable(family)),
             next_hops: [v4, v6].map(|path| path.next_hop.as_ref().ok().copied()),
             down_order: [v4, v6].map(|path| path.down_order),
@@ -379,12 +394,54 @@ impl Path {
             stranded: false,
             absence: Absence::default(),
             worked: false,
+            worth: Worth::default(),
         }
     }
 }
 
-/// Fewer packets than these going unanswered is nothing.
-const SILENT_PACKETS: u64 = 3;
+impl Conclusion {
+    /// That of an earlier daemon.
+    pub(super) fn left(entry: &IspEntry) -> Self {
+        Self::new(known_state(entry.state), entry.degraded != 0, entry.forced.into())
+    }
+
+    /// The state without moments of doubt.
+    pub(super) const fn state(self) -> State {
+        self.state
+    }
+
+    fn new(state: State, degraded: bool, forced: Forced) -> Self {
+        let state = match state {
+            State::Suspect if degraded => State::Degraded,
+            State::Suspect => State::Up,
+            state => state,
+        };
+        Self { state, forced }
+    }
+
+    /// Since when it is so has not changed: what is down for long went down when it went down.
+    pub(super) fn goes_on_as(self, next: Self) -> bool {
+        let is_down = |state| matches!(state, State::Down | State::LongDown | State::Held);
+        self.forced == next.forced
+            && (self.state == next.state || (is_down(self.state) && is_down(next.state)))
+    }
+}
+
+fn known_state(stored: u8) -> State {
+    match IspState::from(stored) {
+        IspState::Unknown => State::Unknown,
+        IspState::Up => State::Up,
+        IspState::Suspect => State::Suspect,
+        IspState::Degraded => State::Degraded,
+        IspState::Down => State::Down,
+        IspState::LongDown => State::LongDown,
+        IspState::Held => State::Held,
+    }
+}
+
+/// ISPs that have never worked come before all others in the order in which they fell out, by their ids. Next are those of an
+/// earlier daemon, in its order.
+pub(super) const DOWN_ORDERS: u64 = 64;
 
 /// The targets of an ISP in a family.
 pub(super) fn targets(isp: &IspConfig, family: Family) -> Vec<Target> {

@@ -11,6 +11,7 @@ mod planner;
 mod policies;
 mod select;
 mod tally;
+mod weigh;
 
 pub mod health;
 pub mod network;
@@ -35,9 +36,10 @@ use crate::sysctl::SysctlFacts;
 use change::Changes;
 pub use forecast::Forecast;
 use health::Probe;
+pub use health::Traffic;
 pub(crate) use in_force::protocol_name;
 pub use isp::Fingerprint;
-use isp::Isp;
+use isp::{DOWN_ORDERS, Isp};
 use network::Network;
 pub(crate) use path::is_link_local;
 pub use path::name_of as family_name;
@@ -102,15 +104,6 @@ pub enum Event {
     },
     /// The config is now this one.
     Reload(Box<Config>),
-}
-
-/// Packets on an ISP's device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Sent.
-    pub tx: u64,
-    /// Received.
-    pub rx: u64,
 }
 
 /// Something to do once; what should last is in the plan.
@@ -223,7 +216,8 @@ impl Core {
         let policies = Policies::new(&config, &BTreeMap::new());
         let (isps, removed) = (BTreeMap::new(), BTreeSet::new());
         let changes = Changes::default();
-        let mut core = Self { config, mask, isps, removed, policies, network, downs: 64, changes, clock };
+        let mut core =
+            Self { config, mask, isps, removed, policies, network, downs: 2 * DOWN_ORDERS, changes, clock };
         let known = left.iter().map(|(&id, entry)| (entry.name(), id)).collect();
         core.removed.extend(left.keys());
         for (id, isp) in assign_ids(&core.config, mask, &known, &core.removed) {
@@ -310,7 +304,8 @@ impl Core {
             if isp.announced == Some(conclusion) {
                 continue;
             }
-            if isp.announced.replace(conclusion).is_some() || isp.since_ms == 0 {
+            let before = isp.announced.replace(conclusion);
+            if before.is_some_and(|before| !before.goes_on_as(conclusion)) || isp.since_ms == 0 {
                 isp.since_ms = self.clock.epoch_ms(now);
             }
             effects.push(Effect::Announce {
@@ -463,6 +458,7 @@ impl Core {
         // Only now: one family may go by the health of the other.
         for family in Family::ALL {
             for isp in self.isps.values_mut() {
+                isp.follow_quality(family, now);
                 isp.settle(family, &mut self.downs);
             }
         }

@@ -234,7 +234,8 @@ fn entry(core: &Core, isp: &Isp) -> IspEntry {
         forced: isp.forced as u8,
         usable: Family::ALL.map(|family| u8::from(isp.is_usable(family))),
         down_order: Family::ALL.map(|family| rank(core, family, isp)),
-        padding: [0; 3],
+        worth: [v4, v6].map(|path| path.worth.stored()),
+        degraded: u8::from(v4.health.is_degraded()) | u8::from(v6.health.is_degraded()) << 1,
     }
 }
 
@@ -251,7 +252,10 @@ const fn stored(state: State) -> IspState {
         State::Unknown => IspState::Unknown,
         State::Up => IspState::Up,
         State::Suspect => IspState::Suspect,
+        State::Degraded => IspState::Degraded,
         State::Down => IspState::Down,
+        State::LongDown => IspState::LongDown,
+        State::Held => IspState::Held,
     }
 }
 

@@ -6,8 +6,9 @@ use balance_common::{Family, IspId, Member, PolicyId, Table, build_table};
 
 use super::Core;
 use super::isp::Isp;
+use super::weigh::BEST;
 use crate::config::Mode;
-use crate::config::policy::PolicyConfig;
+use crate::config::policy::{Degraded, PolicyConfig, Weights};
 
 /// The selection tables: of every policy in every family.
 pub(super) fn tables(core: &Core) -> BTreeMap<(PolicyId, Family), Table> {
@@ -54,9 +55,14 @@ struct Members {
 /// The ISPs of the lowest tier that has one that is usable; in failover mode only the best of these.
 fn members(core: &Core, policy: &PolicyConfig, family: Family) -> Members {
     let part = |isp: &Isp| policy.member(&isp.config.name, isp.weight, isp.config.tier);
-    let isps: Vec<(&Isp, u16, u8)> =
+    let mut isps: Vec<(&Isp, u16, u8)> =
         core.isps.values().filter_map(|isp| part(isp).map(|(weight, tier)| (isp, weight, tier))).collect();
-    let usable = || isps.iter().filter(|(isp, ..)| isp.is_usable(family));
+    weigh(&mut isps, policy, policy.weights.unwrap_or(core.config.weights), family);
+    // Degraded ones are better than nothing.
+    let is_good = |isp: &Isp| isp.is_usable(family) && !isp.is_degraded(family);
+    let choosy = policy.degraded == Degraded::Avoid && isps.iter().any(|(isp, ..)| is_good(isp));
+    let is_wanted = |isp: &Isp| if choosy { is_good(isp) } else { isp.is_usable(family) };
+    let usable = || isps.iter().filter(|(isp, ..)| is_wanted(isp));
     let none = Members { all: Vec::new(), down: Vec::new() };
     let Some(tier) = usable().map(|&(_, _, tier)| tier).min() else { return none };
     if policy.mode.unwrap_or(core.config.mode) == Mode::Failover {
@@ -76,8 +82,26 @@ fn members(core: &Core, policy: &PolicyConfig, family: Family) -> Members {
     }
     let of_tier = || isps.iter().filter(|(_, _, its)| *its == tier);
     let all = of_tier().map(|&(isp, weight, _)| Member { isp: isp.id, weight }).collect();
-    let mut down: Vec<(u64, IspId)> =
-        of_tier().filter_map(|(isp, ..)| Some((isp.path(family).down_order?, isp.id))).collect();
+    // Those that are avoided come last, so that their coming back moves no other's buckets.
+    let order = |isp: &Isp| isp.path(family).down_order.or_else(|| (!is_wanted(isp)).then_some(u64::MAX));
+    let mut down: Vec<(u64, IspId)> = of_tier().filter_map(|(isp, ..)| Some((order(isp)?, isp.id))).collect();
     down.sort_unstable();
     Members { all, down: down.into_iter().map(|(_, id)| id).collect() }
+}
+
+/// Turns the weights of a policy's ISPs into those that are in force, for all of them on another scale if need be.
+fn weigh(isps: &mut [(&Isp, u16, u8)], policy: &PolicyConfig, weights: Weights, family: Family) {
+    let is_reduced = |isp: &Isp| policy.degraded == Degraded::Reduce && isp.is_degraded(family);
+    // Tables depend on the weights' proportions alone, but where nothing changes them, numbers are best left as they are.
+    if weights == Weights::Fixed && !isps.iter().any(|(isp, ..)| is_reduced(isp)) {
+        return;
+    }
+    for (isp, weight, _) in isps {
+        let factor = match weights {
+            Weights::Fixed => BEST,
+            Weights::Quality => isp.worth(family),
+        };
+        let full = weight.saturating_mul(u16::from(factor));
+        *weight = if is_reduced(isp) { (full / 4).max(1) } else { full };
+    }
 }

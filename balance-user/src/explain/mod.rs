@@ -275,7 +275,10 @@ fn isp(facts: &IspFacts) -> IspTold {
         IspState::Unknown => "unknown",
         IspState::Up => "up",
         IspState::Suspect => "suspect",
+        IspState::Degraded => "degraded",
         IspState::Down => "down",
+        IspState::LongDown => "long_down",
+        IspState::Held => "held",
     };
     let reason = match facts.forced {
         Forced::No => facts.reason.clone(),

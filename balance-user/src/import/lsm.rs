@@ -19,6 +19,12 @@ pub(super) struct Lsm<'a> {
     received: Option<(u32, Word<'a>)>,
     /// Who gets mail.
     pub(super) warn_email: Vec<String>,
+    /// More than so many of 100 lost are a failure for foolsm, and degrade an ISP here.
+    pub(super) max_loss: Option<u32>,
+    /// No more than so many of 100 lost end that.
+    pub(super) min_loss: Option<u32>,
+    /// Down for so many seconds is down for long.
+    pub(super) long_down: Option<u32>,
     /// What has no key here: by name, the value and what there is to say about it.
     pub(super) notes: BTreeMap<&'static str, (&'a str, &'static str)>,
 }
@@ -33,18 +39,15 @@ const NO_SCRIPTS: &str =
     "hooks in up.d, down.d, long_down.d and event.d below the folder of [scripts] take its place";
 const NO_MAIL: &str = "not an address that mail can be sent to: write [mail] yourself";
 const ONE_MAIL: &str = "no counterpart: [mail] is about every change";
-const NO_LOSS: &str =
-    "no counterpart: answers that stay away in a row take an ISP down, not how many of 100 did";
+const NO_LOSS: &str = "means nothing: it is not from 1 to 100";
+const NO_LONG_DOWN: &str = "means nothing: it is not from 1 to 86400";
 const OWN_PROBES: &str = "not needed: an ISP's probes always leave by its own device, with its own address";
 const OVERWRITTEN: &str = "never had an effect: Net::ISP::Balance writes its own over it for each ISP";
 const QUICK_START: &str = "not needed: after the start an ISP is used at its first answer";
 
 /// What has no key here: the name, whether it is a number, and what there is to say about it.
 const NOTES: &[(&str, bool, &str)] = &[
-    ("max_packet_loss", true, NO_LOSS),
-    ("min_packet_loss", true, NO_LOSS),
     ("max_successive_pkts_recvd", true, "never had an effect: foolsm knows only max_successive_pkts_lost"),
-    ("long_down_time", true, "no counterpart yet: nothing happens when an ISP has been down for long"),
     ("long_down_email", false, ONE_MAIL),
     ("eventscript", false, NO_SCRIPTS),
     ("notifyscript", false, NO_SCRIPTS),
@@ -52,7 +55,7 @@ const NOTES: &[(&str, bool, &str)] = &[
     ("long_down_notifyscript", false, NO_SCRIPTS),
     ("unknown_up_notify", true, "no counterpart: the first time that an ISP comes up is announced as well"),
     ("queue", false, "no counterpart: hooks are run at the same time"),
-    ("check_arp", true, "no counterpart yet: probes are pings"),
+    ("check_arp", true, "no counterpart: write the target \"gateway\" yourself"),
     ("ttl", true, "no counterpart: probes have the system's TTL"),
     ("sourceip", false, OWN_PROBES),
     ("device", false, OVERWRITTEN),
@@ -66,8 +69,16 @@ const NOTES: &[(&str, bool, &str)] = &[
 ];
 
 /// The options that become keys, for the message that lists what is known.
-const KEYS: &[&str] =
-    &["interval_ms", "timeout_ms", "max_successive_pkts_lost", "min_successive_pkts_rcvd", "warn_email"];
+const KEYS: &[&str] = &[
+    "interval_ms",
+    "timeout_ms",
+    "max_successive_pkts_lost",
+    "min_successive_pkts_rcvd",
+    "max_packet_loss",
+    "min_packet_loss",
+    "long_down_time",
+    "warn_email",
+];
 
 /// Whether this is the name of an option.
 pub(super) fn is_known(name: &str) -> bool {
@@ -96,6 +107,15 @@ impl<'a> Lsm<'a> {
                     self.notes.insert("warn_email", (value.text, NO_MAIL));
                 }
             }
+            "max_packet_loss" => {
+                self.max_loss = self.within("max_packet_loss", &value, 100, NO_LOSS)?;
+            }
+            "min_packet_loss" => {
+                self.min_loss = self.within("min_packet_loss", &value, 100, NO_LOSS)?;
+            }
+            "long_down_time" => {
+                self.long_down = self.within("long_down_time", &value, DAY_MS / 1000, NO_LONG_DOWN)?;
+            }
             other => {
                 let note = NOTES.iter().find(|(known, ..)| *known == other);
                 let Some(&(known, is_number, note)) = note else { return Err(unknown(name)) };
@@ -106,6 +126,23 @@ impl<'a> Lsm<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A number from 1 to `most`; any other is noted.
+    fn within(
+        &mut self,
+        name: &'static str,
+        value: &Word<'a>,
+        most: u32,
+        note: &'static str,
+    ) -> Result<Option<u32>, Problem> {
+        let number = value.number(name, (0, u32::MAX))?;
+        self.notes.remove(name);
+        if (1..=most).contains(&number) {
+            return Ok(Some(number));
+        }
+        self.notes.insert(name, (value.text, note));
+        Ok(None)
     }
 
     /// How long an ISP must answer to be used again, in milliseconds, if anything was said about that.

@@ -70,7 +70,8 @@ impl Nib<'_> {
     /// What was said about when an ISP counts as down and as up.
     fn monitor(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lsm = &self.lsm;
-        if lsm.interval_ms.or(lsm.timeout_ms).or(lsm.lost).or(self.up_after_ms).is_some() {
+        let limits = lsm.max_loss.or(lsm.min_loss).or(lsm.long_down);
+        if lsm.interval_ms.or(lsm.timeout_ms).or(lsm.lost).or(self.up_after_ms).or(limits).is_some() {
             writeln!(f, "\n[monitor]")?;
         }
         let default = MonitorConfig::default();
@@ -97,6 +98,7 @@ impl Nib<'_> {
                 duration(f, "up_after_max", up_after, "")?;
             }
         }
+        self.limits(f)?;
         if !lsm.notes.is_empty() {
             writeln!(f)?;
         }
@@ -108,6 +110,30 @@ impl Nib<'_> {
         let to = &self.lsm.warn_email;
         // What can be an address needs no other quoting in TOML than `{:?}` gives it.
         if to.is_empty() { Ok(()) } else { writeln!(f, "\n[mail]\nto = {to:?}") }
+    }
+
+    /// What was said about loss, and about being down for long.
+    fn limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lsm = &self.lsm;
+        if let Some(loss) = lsm.max_loss {
+            writeln!(
+                f,
+                "degraded_loss = \"{loss}%\"  # max_packet_loss: degraded, which is still used, not down"
+            )?;
+        }
+        let upper = lsm.max_loss.or_else(|| {
+            let default = MonitorConfig::default().limits.loss?;
+            Some(u32::from(default.enter) / 10)
+        });
+        // There is no dead band without a difference.
+        let highest = upper.map_or(0, |upper| upper.saturating_sub(1));
+        if let Some(loss) = lsm.min_loss.map(|loss| loss.min(highest)).filter(|loss| *loss > 0) {
+            writeln!(f, "restored_loss = \"{loss}%\"  # min_packet_loss")?;
+        }
+        match lsm.long_down {
+            Some(seconds) => duration(f, "long_down_after", Duration::from_secs(seconds.into()), ""),
+            None => Ok(()),
+        }
     }
 
     /// What NIB always does. What its folder `firewall` lets in is not in its config.

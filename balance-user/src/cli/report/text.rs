@@ -103,8 +103,10 @@ fn state(isp: &Isp) -> String {
     match (isp.forced, isp.state) {
         (None, _) => state,
         // Forced, but so far it is not: the device may be missing.
-        (Some(Forced::Up), State::Down) => format!("{state} (forced up)"),
-        (Some(Forced::Down), State::Up | State::Suspect) => format!("{state} (forced down)"),
+        (Some(Forced::Up), State::Down | State::LongDown | State::Held) => format!("{state} (forced up)"),
+        (Some(Forced::Down), State::Up | State::Suspect | State::Degraded) => {
+            format!("{state} (forced down)")
+        }
         (Some(_), _) => format!("{state} (forced)"),
     }
 }

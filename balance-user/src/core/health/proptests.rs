@@ -34,8 +34,37 @@ enum Event {
     Targets(usize),
 }
 
+/// What evidence there can be, apart from [`Event`]s.
+#[derive(Clone, Copy, Debug)]
+enum Input {
+    Answer,
+    /// Nothing but time.
+    Poll,
+    Failure,
+}
+
+impl Input {
+    /// Whether this may make `after` of `before`, which is another state.
+    fn leads(self, before: State, after: State, has_targets: bool) -> bool {
+        use State::{Degraded, Down, Held, LongDown, Suspect, Unknown, Up};
+        let quality = matches!((before, after), (Up, Degraded) | (Degraded, Up));
+        let path_alone = !has_targets && matches!(self, Input::Poll);
+        match (before, after) {
+            (Up | Degraded, Up | Degraded) => quality,
+            (Unknown | Held, Up) | (Suspect, Up | Degraded) | (Down | LongDown, Held | Up) => {
+                matches!(self, Input::Answer) || path_alone
+            }
+            (Up | Degraded, Suspect) | (Unknown | Suspect, Down) => !matches!(self, Input::Answer),
+            (Down, LongDown) | (Held, Down | LongDown) => matches!(self, Input::Poll),
+            _ => false,
+        }
+    }
+}
+
 struct World {
     now: Instant,
+    /// When it became suspect, if it is.
+    doubted: Instant,
     health: Health,
     /// Answers on their way: when they arrive, the probe's sequence, its RTT.
     answers: Vec<(Instant, u64, Duration)>,
@@ -59,6 +88,7 @@ impl World {
         let now = Instant::now();
         Self {
             now,
+            doubted: now,
             health: Health::new(monitor, target_list(targets), now),
             answers: Vec::new(),
             sequences: BTreeSet::new(),
@@ -109,7 +139,7 @@ impl World {
             self.answers.sort();
             while self.answers.first().is_some_and(|(at, ..)| *at <= self.now) {
                 let (_, sequence, rtt) = self.answers.remove(0);
-                self.step(|health, now| health.answered(sequence, rtt, now));
+                self.step(Input::Answer, |health, now| health.answered(sequence, rtt, now));
                 watch(&self.health, self.now);
             }
             self.poll(line);
@@ -121,7 +151,7 @@ impl World {
     fn poll(&mut self, line: Line) {
         self.polls += 1;
         let mut probes = Vec::new();
-        self.step(|health, now| probes = health.poll(now));
+        self.step(Input::Poll, |health, now| probes = health.poll(now));
         assert!(self.path || probes.is_empty(), "nothing is sent without a path");
         assert!(self.health.next_deadline().is_none_or(|due| due > self.now), "polling in circles");
         for probe in probes {
@@ -133,7 +163,9 @@ impl World {
                 }
                 Line::Works { .. } | Line::Dead => {}
                 Line::Refuses => {
-                    self.step(|health, now| health.failed(probe.sequence, "network unreachable".into(), now));
+                    self.step(Input::Failure, |health, now| {
+                        health.failed(probe.sequence, "network unreachable".into(), now);
+                    });
                 }
             }
         }
@@ -142,18 +174,31 @@ impl World {
         assert!((0.0..=100.0).contains(&self.health.loss_percent()));
     }
 
-    /// One input; only the arrows of the diagram may follow.
-    fn step(&mut self, input: impl FnOnce(&mut Health, Instant)) {
+    /// One input; only the arrows of the diagram may follow that this evidence is for.
+    fn step(&mut self, kind: Input, input: impl FnOnce(&mut Health, Instant)) {
         let (before, since) = (self.health.state(), self.health.since());
+        let has_targets = !self.health.targets.is_empty();
         input(&mut self.health, self.now);
         let after = self.health.state();
         assert!(
-            before == after || after != State::Unknown,
-            "{before} became {after}: only a path that comes back makes it unknown"
+            before == after || kind.leads(before, after, has_targets),
+            "{kind:?}: {before} became {after}"
         );
-        assert!(before != State::Unknown || after != State::Suspect, "unknown became suspect");
-        assert!(before != State::Down || after != State::Suspect, "down became suspect");
-        if before == after || (before.is_usable() && after.is_usable()) {
+        if before.is_usable() && !after.is_usable() {
+            let doubt = self.now - self.doubted;
+            let rounds = self.health.monitor.down_after.saturating_sub(1);
+            let pace = self.health.monitor.suspect_interval.min(self.health.monitor.interval);
+            assert!(doubt >= pace * rounds, "down after no more than {doubt:?} of doubt");
+        }
+        if after != State::Suspect || before != State::Suspect {
+            self.doubted = self.now;
+        }
+        let kind = |state| match state {
+            State::Unknown => 0,
+            State::Up | State::Degraded | State::Suspect => 1,
+            State::Down | State::LongDown | State::Held => 2,
+        };
+        if kind(before) == kind(after) {
             assert_eq!(self.health.since(), since);
         } else {
             assert_eq!(self.health.since(), self.now);
@@ -223,9 +268,9 @@ proptest! {
         world.run(Line::Dead, late, |_, _| {});
         let dead = world.now + worst_case(&monitor);
         world.run(Line::Dead, dead, |_, _| {});
-        prop_assert_eq!(world.health.state(), State::Down);
+        prop_assert!(matches!(world.health.state(), State::Down | State::Held | State::LongDown));
 
-        let hold = world.health.hold();
+        let hold = world.health.hold_end(world.now, world.now) - world.now;
         // One timeout for rounds of before to be judged, and an interval for the first round.
         let back = world.now + monitor.timeout + monitor.interval * 2 + hold + ms(200);
         world.run(Line::Works { rtt: ms(20), loss: 0 }, back, |_, _| {});
@@ -276,10 +321,10 @@ proptest! {
         let (mut before, start) = ((State::Unknown, world.now), world.now);
         let end = start + ms(120_000);
         world.run(Line::Works { rtt: ms(30), loss }, end, |health, now| {
-            if before.0 == State::Down && health.state() == State::Up {
+            if before.0 == State::Down && health.state().is_usable() {
                 assert!(now - before.1 >= monitor.up_after);
             }
-            if before.0 != health.state() {
+            if before.0.is_usable() != health.state().is_usable() {
                 before = (health.state(), now);
             }
         });

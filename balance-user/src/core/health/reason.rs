@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::State;
+use super::{State, Symptom};
 use crate::config::Target;
 
 /// Why a path is in its state. `Display` gives the words: empty while it is up.
@@ -11,6 +11,8 @@ use crate::config::Target;
 pub enum Reason {
     /// It is up: nothing to explain.
     Fine,
+    /// It works, but badly.
+    Degraded(Vec<Symptom>),
     /// It is not known yet whether these answer.
     Starting(Vec<Target>),
     /// These did not answer.
@@ -33,6 +35,8 @@ pub enum Reason {
     Returning(Duration),
     /// There is a way again, and without targets nothing else to judge by: it will be up in this time.
     PathBack(Duration),
+    /// It comes and goes, so it will be up only if it still works in this time.
+    Held(Duration),
     /// It was so when this process took over.
     Adopted(State),
 }
@@ -50,6 +54,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fine => Ok(()),
+            Self::Degraded(symptoms) => {
+                let symptoms: Vec<String> = symptoms.iter().map(ToString::to_string).collect();
+                f.write_str(&symptoms.join(", "))
+            }
             Self::Starting(targets) if targets.is_empty() => f.write_str("starting"),
             Self::Starting(targets) => write!(f, "waiting for a first answer from {}", List(targets)),
             Self::NoAnswer { missing, since } => no_answer(f, missing, *since),
@@ -62,6 +70,7 @@ impl fmt::Display for Reason {
             Self::NoPath(why) => f.write_str(why),
             Self::Returning(left) => write!(f, "answering again, up in {} s", seconds_up(*left)),
             Self::PathBack(left) => write!(f, "connected again, up in {} s", seconds_up(*left)),
+            Self::Held(left) => write!(f, "comes and goes, held for {}", Seconds(*left)),
             Self::Adopted(state) => write!(f, "{state} when the daemon started"),
         }
     }
@@ -83,6 +92,16 @@ fn no_answer(f: &mut fmt::Formatter<'_>, missing: &[Missing], since: Option<Dura
     match missing.iter().find_map(|missing| missing.why.as_ref()) {
         Some(why) => write!(f, " ({why})"),
         None => Ok(()),
+    }
+}
+
+/// Whole seconds, rounded up, with minutes.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = u64::try_from(seconds_up(self.0)).unwrap_or(u64::MAX);
+        write!(f, "{}", humantime::format_duration(Duration::from_secs(seconds)))
     }
 }
 
@@ -142,6 +161,12 @@ mod tests {
             (Reason::Returning(Duration::from_millis(2100)), "answering again, up in 3 s"),
             (Reason::Returning(Duration::ZERO), "answering again, up in 1 s"),
             (Reason::PathBack(Duration::from_secs(5)), "connected again, up in 5 s"),
+            (Reason::Held(Duration::from_millis(74_100)), "comes and goes, held for 1m 15s"),
+            (
+                Reason::Degraded(vec![Symptom::Loss(200), Symptom::Jitter(Duration::from_millis(50))]),
+                "loss over 20%, jitter over 50ms",
+            ),
+            (Reason::Adopted(State::LongDown), "long_down when the daemon started"),
             (Reason::Adopted(State::Down), "down when the daemon started"),
         ];
         for (reason, words) in cases {

@@ -1,8 +1,9 @@
 //! The rounds of probes that are under way, and what became of the latest probes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::quality::Loss;
 use super::{Missing, Probe};
 use crate::config::Target;
 
@@ -15,8 +16,20 @@ pub(super) struct Rounds {
     recent: VecDeque<Round>,
     started: u64,
     sent: u64,
-    /// What became of the latest probes, oldest first: the sequence, and whether it was lost.
-    window: VecDeque<(u64, bool)>,
+    /// What became of the latest probes, oldest first.
+    window: VecDeque<Noted>,
+    losses: BTreeMap<Target, Loss>,
+    last_start: Option<Instant>,
+    /// Between peaceful rounds.
+    interval: Duration,
+}
+
+/// What became of a probe, and with what weight that counts for the loss of its target.
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    sequence: u64,
+    lost: bool,
+    weight: f64,
 }
 
 /// A probe of the round that is about to start.
@@ -58,6 +71,8 @@ pub(super) struct Answered {
 #[derive(Clone, Debug)]
 struct Round {
     number: u64,
+    /// How long after the round before it started.
+    gap: Duration,
     /// Answers of this weight make it good, or all that count.
     need: usize,
     /// When late answers do not matter any more.
@@ -100,12 +115,14 @@ impl Rounds {
         let forget = after(now, patience);
         let mut round = Round {
             number: self.started,
+            gap: self.last_start.map_or(self.interval, |last| now.saturating_duration_since(last)),
             need,
             forget,
             judged: None,
             probes: Vec::with_capacity(aims.len()),
         };
         self.started += 1;
+        self.last_start = Some(now);
         let mut probes = Vec::with_capacity(aims.len());
         for Aim { target, deadline, counts } in aims {
             probes.push(Probe { target: target.clone(), sequence: self.sent, patience });
@@ -127,11 +144,15 @@ impl Rounds {
             return None;
         }
         let target = probe.target.clone();
+        let gap = round.gap;
         let answered = Answered { target, number: round.number, first, judged: round.judge() };
         if before == Fate::Waiting {
-            self.note(sequence, false);
-        } else if let Some(entry) = self.window.iter_mut().find(|(noted, _)| *noted == sequence) {
-            entry.1 = false;
+            self.note(sequence, answered.target.clone(), false, gap);
+        } else if let Some(noted) = self.window.iter_mut().find(|noted| noted.sequence == sequence) {
+            noted.lost = false;
+            if let Some(loss) = self.losses.get_mut(&answered.target) {
+                loss.correct(noted.weight);
+            }
         }
         Some(answered)
     }
@@ -158,8 +179,9 @@ impl Rounds {
             return None;
         }
         probe.fate = Fate::Lost(Some(why));
+        let (target, gap) = (probe.target.clone(), round.gap);
         let judged = round.judge();
-        self.note(sequence, true);
+        self.note(sequence, target, true, gap);
         judged
     }
 
@@ -171,13 +193,13 @@ impl Rounds {
             for probe in &mut round.probes {
                 if probe.fate == Fate::Waiting && probe.deadline <= now {
                     probe.fate = Fate::Lost(None);
-                    lost.push(probe.sequence);
+                    lost.push((probe.sequence, probe.target.clone(), round.gap));
                 }
             }
             judged.extend(round.judge());
         }
-        for sequence in lost {
-            self.note(sequence, true);
+        for (sequence, target, gap) in lost {
+            self.note(sequence, target, true, gap);
         }
         while self.recent.front().is_some_and(|round| round.forget <= now) {
             self.recent.pop_front();
@@ -199,8 +221,31 @@ impl Rounds {
     /// How many of the latest probes were lost, in percent.
     #[expect(clippy::cast_precision_loss, reason = "the window is short")]
     pub(super) fn loss_percent(&self) -> f64 {
-        let lost = self.window.iter().filter(|(_, lost)| *lost).count();
+        let lost = self.window.iter().filter(|noted| noted.lost).count();
         if self.window.is_empty() { 0.0 } else { lost as f64 * 100.0 / self.window.len() as f64 }
+    }
+
+    /// The part of the probes that was lost, 0 to 1, lately and on average: of the best targets that make a weight of `need`.
+    pub(super) fn loss(&self, need: usize) -> f64 {
+        let mut losses: Vec<(f64, usize)> =
+            self.losses.iter().map(|(target, loss)| (loss.part(), target.weight())).collect();
+        losses.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let mut weight = 0;
+        let enough = losses.iter().find(|(_, its)| {
+            weight += its;
+            weight >= need
+        });
+        enough.or(losses.last()).map_or(0.0, |(loss, _)| *loss)
+    }
+
+    /// Starts averaging anew.
+    pub(super) fn forget_losses(&mut self) {
+        self.losses.clear();
+    }
+
+    /// Peaceful rounds are so far apart.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
     }
 
     fn find(&mut self, sequence: u64) -> Option<(&mut Round, usize)> {
@@ -211,11 +256,12 @@ impl Rounds {
     }
 
     /// Writes down what became of a probe.
-    fn note(&mut self, sequence: u64, lost: bool) {
+    fn note(&mut self, sequence: u64, target: Target, lost: bool, gap: Duration) {
         if self.window.len() == WINDOW {
             self.window.pop_front();
         }
-        self.window.push_back((sequence, lost));
+        let weight = self.losses.entry(target).or_default().note(lost, gap, self.interval);
+        self.window.push_back(Noted { sequence, lost, weight });
     }
 }
 

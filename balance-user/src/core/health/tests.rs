@@ -1,9 +1,12 @@
+mod damping;
 mod doubt;
 mod inapplicable;
+mod quality;
 mod return_and_path;
 mod table;
 
 use super::*;
+use crate::config::Profile;
 
 const A: &str = "1.1.1.1";
 const B: &str = "9.9.9.9";
@@ -49,6 +52,24 @@ impl Bench {
                 bench.good_round(20);
                 bench.run_dead_until(|health| health.state() == State::Down);
                 bench.settle();
+            }
+            State::Degraded => {
+                let end = bench.now + ms(60_000);
+                bench.good_round(20);
+                bench.run_lossy_until(|health| health.state() == State::Degraded, end);
+            }
+            State::LongDown => {
+                bench.good_round(20);
+                bench.run_dead_until(|health| health.state() == State::LongDown);
+            }
+            State::Held => {
+                bench.good_round(20);
+                for _ in 0..2 {
+                    bench.run_alive_until(|health| health.state() == State::Up);
+                    bench.run_dead_until(|health| health.state() == State::Down);
+                }
+                bench.settle();
+                bench.good_round(20);
             }
         }
         assert_eq!(bench.health.state(), state);
@@ -111,6 +132,15 @@ impl Bench {
             self.good_round(20);
         }
         panic!("never reached; {} ({})", self.health.state(), self.health.reason(self.now));
+    }
+
+    /// Every other round is lost until that makes it so, or until `end`; the last one is answered.
+    fn run_lossy_until(&mut self, reached: impl Fn(&Health) -> bool, end: Instant) {
+        while !reached(&self.health) && self.now < end {
+            self.next_round();
+            self.fail_all();
+            self.good_round(20);
+        }
     }
 
     /// Lets everything that is under way be lost and forgotten.

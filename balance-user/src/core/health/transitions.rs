@@ -1,9 +1,14 @@
 //! How a path goes from one state to another: the arrows of the diagram.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::damping::Failure;
+use super::quality::Standing;
 use super::rounds::{Judged, Verdict, after};
-use super::{Cause, Health, Missing, State};
+use super::{Belief, Cause, Health, Missing};
+
+/// Traffic is observed more often than this.
+const FRESH: Duration = Duration::from_millis(150);
 
 impl Health {
     pub(super) fn judge(&mut self, judged: Judged, now: Instant) {
@@ -15,16 +20,17 @@ impl Health {
 
     fn good(&mut self, number: u64, late: bool, now: Instant) {
         self.newest_good = self.newest_good.max(Some(number));
-        match self.state {
-            State::Unknown => self.up(now),
-            State::Suspect if late || number >= self.first_round => self.up(now),
-            State::Up | State::Suspect => {}
-            State::Down => {
+        match self.belief {
+            Belief::Unknown => self.up(now),
+            Belief::Suspect if late || number >= self.first_round => self.up(now),
+            Belief::Up | Belief::Suspect => {}
+            Belief::Down => {
                 let (start, _) = *self.returning.get_or_insert((now, number));
-                let end = after(start, self.hold());
+                let end = self.hold_end(start, now);
                 if now >= end || !self.others_usable {
                     self.up(now);
                 } else {
+                    self.held |= end > after(start, self.monitor.up_after);
                     self.next_round = self.next_round.min(end);
                 }
             }
@@ -34,18 +40,18 @@ impl Health {
     fn bad(&mut self, number: u64, missing: Vec<Missing>, now: Instant) {
         let outdone = self.newest_good.is_some_and(|good| good > number);
         let counts = number >= self.first_round && !outdone;
-        match self.state {
-            State::Up if !outdone => self.suspect(Cause::NoAnswer(missing), now),
-            State::Unknown | State::Suspect if counts => {
-                self.bad_in_row += 1;
-                if self.bad_in_row >= self.monitor.down_after {
+        match self.belief {
+            Belief::Up if !outdone => self.suspect(Cause::NoAnswer(missing), now),
+            Belief::Unknown | Belief::Suspect if counts => {
+                self.bad_in_row = self.bad_in_row.saturating_add(1);
+                if self.bad_in_row >= self.monitor.down_after && !self.is_vouched_for(&missing, now) {
                     self.down(Cause::NoAnswer(missing), now);
                 }
             }
-            State::Unknown | State::Up | State::Suspect => {}
-            State::Down => {
+            Belief::Unknown | Belief::Up | Belief::Suspect => {}
+            Belief::Down => {
                 if self.returning.is_none_or(|(_, first)| number > first) {
-                    self.returning = None;
+                    self.stop_returning(now);
                     self.cause = Cause::NoAnswer(missing);
                 }
             }
@@ -53,55 +59,79 @@ impl Health {
     }
 
     pub(super) fn up(&mut self, now: Instant) {
-        if self.state == State::Down {
-            self.came_back = Some(now);
-        }
-        if self.state == State::Suspect && matches!(self.cause, Cause::Silence { .. }) {
+        if self.belief == Belief::Suspect && matches!(self.cause, Cause::Silence { .. }) {
             self.silence_refuted = Some(now);
+        }
+        if !self.belief.is_usable() {
+            // What it was like before it failed says nothing about what it is like now.
+            self.rounds.forget_losses();
+            self.standing = Standing::default();
         }
         self.ever_up = true;
         self.returning = None;
+        self.held = false;
         self.settled_from.get_or_insert(self.rounds.next_number());
-        self.enter(State::Up, Cause::None, now);
+        self.enter(Belief::Up, Cause::None, now);
         self.next_round = after(now, self.pace());
     }
 
     pub(super) fn suspect(&mut self, cause: Cause, now: Instant) {
-        self.enter(State::Suspect, cause, now);
+        self.enter(Belief::Suspect, cause, now);
+        self.doubt_since = now;
         self.next_round = now;
     }
 
     pub(super) fn down(&mut self, cause: Cause, now: Instant) {
-        if self.state == State::Down {
+        if self.belief == Belief::Down {
             return;
         }
-        if let Some(came_back) = self.came_back.take() {
-            let flapped = now < after(came_back, self.monitor.flap_window);
-            self.flaps = if flapped { self.flaps.saturating_add(1) } else { 0 };
+        if self.belief.is_usable() {
+            self.damping.fail(Failure::InUse, &self.monitor, now);
         }
-        self.enter(State::Down, cause, now);
+        self.standing = Standing::default();
+        self.is_long = false;
+        self.enter(Belief::Down, cause, now);
         self.next_round = after(now, self.pace());
     }
 
     /// Without targets the path is all there is to judge by, and it is there.
     pub(super) fn path_alone(&mut self, now: Instant) {
-        match self.state {
-            State::Up => {}
-            State::Unknown | State::Suspect => self.up(now),
-            State::Down => {
+        match self.belief {
+            Belief::Up => {}
+            Belief::Unknown | Belief::Suspect => self.up(now),
+            Belief::Down => {
                 let (start, _) = *self.returning.get_or_insert((now, self.first_round));
-                if now >= after(start, self.hold()) || !self.others_usable || !self.ever_up {
+                let end = self.hold_end(start, now);
+                if now >= end || !self.others_usable || !self.ever_up {
                     self.up(now);
+                } else {
+                    self.held |= end > after(start, self.monitor.up_after);
                 }
             }
         }
     }
 
-    pub(super) fn enter(&mut self, state: State, cause: Cause, now: Instant) {
-        if self.state != state && !(self.state.is_usable() && state.is_usable()) {
+    /// It was coming back, and is not any more.
+    pub(super) fn stop_returning(&mut self, now: Instant) {
+        if self.returning.take().is_some() {
+            self.damping.fail(Failure::Returning, &self.monitor, now);
+        }
+    }
+
+    /// Whether traffic says that it lives, though no probe was answered. Not for ever: what comes in may be what nobody
+    /// needs to answer. And a router that says that there is no way, it is believed.
+    fn is_vouched_for(&self, missing: &[Missing], now: Instant) -> bool {
+        self.belief == Belief::Suspect
+            && self.heard.is_some_and(|heard| now <= after(heard, FRESH))
+            && now < after(self.doubt_since, self.monitor.vouch)
+            && missing.iter().all(|missing| missing.why.is_none())
+    }
+
+    pub(super) fn enter(&mut self, belief: Belief, cause: Cause, now: Instant) {
+        if self.belief != belief && !(self.belief.is_usable() && belief.is_usable()) {
             self.since = now;
         }
-        self.state = state;
+        self.belief = belief;
         self.cause = cause;
         self.first_round = self.rounds.next_number();
         self.bad_in_row = 0;

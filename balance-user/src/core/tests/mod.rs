@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use super::network::{Address, DefaultRoute, Link, Network};
 use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
-use crate::config::policy::{Failback, PolicyConfig};
+use crate::config::policy::{Failback, PolicyConfig, Weights};
 use crate::config::{
     Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
     MonitorConfig, RoutingConfig, ScriptsConfig, Target,
@@ -76,6 +76,7 @@ fn config(isps: Vec<IspConfig>) -> Config {
     Config {
         mode: Mode::Balanced,
         failback: Failback::Keep,
+        weights: Weights::default(),
         acceleration: Acceleration::default(),
         fast_path: FastPathConfig::default(),
         attach: Attach::Auto,

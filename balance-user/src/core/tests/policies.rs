@@ -3,9 +3,11 @@
 use balance_common::MarkMask;
 use balance_common::layout::PolicyEntry;
 
+use super::super::health::State;
 use super::super::{last_resort_of, policies};
 use super::*;
-use crate::config::policy::{LastResort, MemberConfig, RuleConfig, RuleTarget};
+use crate::config::policy::{Degraded, LastResort, MemberConfig, RuleConfig, RuleTarget, Weights};
+use crate::config::{Band, Limits};
 
 fn policy(name: &str, isps: &[&str]) -> PolicyConfig {
     let member = |isp: &&str| MemberConfig { isp: (*isp).to_owned(), weight: None, tier: None };
@@ -110,4 +112,88 @@ fn the_last_resort_is_read_back_from_the_map() {
             assert_eq!(last_resort_of(mask, &entry), kind, "{mask:?}");
         }
     }
+}
+
+/// Three ISPs with targets, of the weights 3, 1 and 1, and a policy of each attitude towards degraded ones.
+fn attitudes() -> World {
+    let of = |degraded| PolicyConfig { name: format!("{degraded:?}"), degraded, ..PolicyConfig::default() };
+    let mut config = with(&[of(Degraded::Reduce), of(Degraded::Avoid)]);
+    let mut tiered = of(Degraded::Avoid);
+    tiered.name = "TIERED".to_owned();
+    tiered.members = policy("", &["CABLE", "DSL"]).members;
+    tiered.members[1].tier = Some(2);
+    config.policies.push(tiered);
+    config.isps = config.isps.into_iter().map(|isp| probed(isp, &[Family::V4])).collect();
+    config.isps[0].weight = 3;
+    for isp in &mut config.isps {
+        let latency = Some(Band { enter: ms(400), leave: ms(200) });
+        isp.monitor.limits = Limits { latency, ..isp.monitor.limits };
+    }
+    World::new(config, Network::with_isps(3))
+}
+
+fn shares(world: &World, policy: u8) -> [usize; 3] {
+    let table = world.plan().maps.tables[&(PolicyId::new(policy).unwrap(), Family::V4)];
+    [1, 2, 3].map(|isp| table.iter().filter(|&&owner| owner == isp).count())
+}
+
+/// Has the answers of an ISP take so long for two minutes.
+fn slow(world: &mut World, place: usize, rtt: Duration) {
+    let isp = world.id(place);
+    let end = world.now + ms(120_000);
+    while world.now < end {
+        world.now = world.core.next_deadline().unwrap().max(world.now);
+        for effect in world.core.advance(world.now) {
+            if let Effect::Probe { isp: of, family, probe } = effect {
+                let rtt = if of == isp { rtt } else { ms(20) };
+                let answer = Event::Answered { isp: of, family, sequence: probe.sequence, rtt };
+                world.core.handle(answer, world.now);
+            } else {
+                world.effects.push(effect);
+            }
+        }
+    }
+}
+
+#[test]
+fn degraded_isps_get_less_or_nothing_where_a_policy_says_so_and_keep_their_flows() {
+    let mut world = attitudes();
+    let healthy = [1, 2].map(|policy| shares(&world, policy));
+    slow(&mut world, 0, ms(500));
+    assert_eq!(world.core.isps[&world.id(0)].state(), State::Degraded);
+    assert_eq!(world.reason(0), "IPv4: latency over 400ms");
+    assert!(world.is_usable(0, Family::V4));
+    assert_eq!(shares(&world, 0), healthy[0], "used as before");
+    // 3 quarters against 1 and 1.
+    assert_eq!(shares(&world, 1), [1117, 1490, 1489]);
+    assert_eq!(shares(&world, 2), [0, 2048, 2048]);
+    assert_eq!(shares(&world, 3), [0, 4096, 0], "the next tier is better");
+    assert_eq!(world.deleted(), []);
+    let restarted = world.restarted().plan("main", &facts());
+    assert_eq!(restarted, world.plan(), "a new daemon knows it too");
+
+    slow(&mut world, 1, ms(500));
+    slow(&mut world, 2, ms(500));
+    assert_eq!(shares(&world, 2), [3072, 1024, 0], "restored in the meantime");
+    world.network(|network| network.unplug(index(0)));
+    world.network(|network| network.unplug(index(1)));
+    assert_eq!(shares(&world, 2), [0, 0, 4096], "a degraded one is better than none");
+}
+
+#[test]
+fn weights_follow_what_is_measured_where_they_are_to() {
+    let mut config = with(&[PolicyConfig {
+        name: "BEST".to_owned(),
+        weights: Some(Weights::Quality),
+        ..PolicyConfig::default()
+    }]);
+    config.isps = config.isps.into_iter().map(|isp| probed(isp, &[Family::V4])).collect();
+    let mut world = World::new(config, Network::with_isps(3));
+    assert_eq!(shares(&world, 1), shares(&world, 0));
+    slow(&mut world, 0, ms(300));
+    // 16 against 53 and 53.
+    assert_eq!(shares(&world, 1), [537, 1780, 1779]);
+    assert_eq!(shares(&world, 0), [1366, 1365, 1365]);
+    assert_eq!(world.restarted().plan("main", &facts()), world.plan());
+    assert_eq!(world.deleted(), []);
 }

@@ -38,32 +38,12 @@ fn when_the_last_other_isp_goes_down_a_returning_one_steps_in_at_once() {
 }
 
 #[test]
-fn flapping_doubles_the_hold_time_up_to_its_limit_and_calm_resets_it() {
-    let monitor = MonitorConfig { up_after_max: ms(15_000), ..MonitorConfig::default() };
-    let mut bench = Bench::with(monitor, &[A, B]);
-    bench.good_round(20);
-    let hold = |bench: &mut Bench| {
-        bench.run_dead_until(|health| health.state() == State::Down);
-        bench.settle();
-        bench.good_round(20);
-        let first = bench.now;
-        bench.run_alive_until(|health| health.state() == State::Up);
-        (bench.now - first).as_secs()
-    };
-    assert_eq!([0; 4].map(|_| hold(&mut bench)), [5, 10, 15, 15]);
-    let calm = bench.now + ms(300_000);
-    while bench.now < calm {
-        bench.good_round(20);
-    }
-    assert_eq!(hold(&mut bench), 5);
-}
-
-#[test]
 fn without_a_path_it_is_down_silent_and_says_why() {
     let mut bench = Bench::in_state(State::Up);
     bench.health.set_path(Some("no carrier on eth0".into()), bench.now);
     assert_eq!((bench.state(), bench.reason()), (State::Down, "no carrier on eth0".into()));
-    assert_eq!(bench.health.next_deadline(), None);
+    let long = bench.now + ms(120_000);
+    assert_eq!(bench.health.next_deadline(), Some(long), "nothing to do but to be down for long");
     bench.now += ms(60_000);
     assert_eq!(bench.health.poll(bench.now), []);
     bench.health.set_path(Some("no gateway for eth0".into()), bench.now);
@@ -124,7 +104,7 @@ fn without_targets_it_is_up_at_once_where_nothing_speaks_for_waiting() {
 #[test]
 fn what_another_daemon_judged_is_taken_over_without_a_dip() {
     let now = Instant::now();
-    for state in [State::Up, State::Suspect, State::Down] {
+    for state in [State::Up, State::Suspect, State::Down, State::LongDown] {
         let since = now.checked_sub(ms(9)).unwrap();
         let adopted = Health::adopt(state, since, MonitorConfig::default(), targets(&[A, B]), now);
         let mut bench = Bench { now, start: now, health: adopted, sent: Vec::new() };
@@ -133,7 +113,7 @@ fn what_another_daemon_judged_is_taken_over_without_a_dip() {
         assert_eq!((bench.state(), bench.reason()), (state, words));
         assert_eq!(bench.health.since(), since);
         bench.good_round(20);
-        assert_eq!(bench.state(), if state == State::Down { State::Down } else { State::Up });
+        assert_eq!(bench.state(), if state.is_usable() { State::Up } else { state });
         bench.run_alive_until(|health| health.state() == State::Up);
     }
 }

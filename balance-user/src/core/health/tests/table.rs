@@ -17,10 +17,14 @@ enum Input {
     OthersGoneAndGoodRound,
     GoodForUpAfter,
     Reconfigured,
+    GoodForTwoMinutes,
+    DeadForLong,
+    LossyForAMinute,
+    LifeAndNoAnswers,
 }
 
 impl Input {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 16] = [
         Self::GoodRound,
         Self::QuorumOnly,
         Self::BadRound,
@@ -33,6 +37,10 @@ impl Input {
         Self::OthersGoneAndGoodRound,
         Self::GoodForUpAfter,
         Self::Reconfigured,
+        Self::GoodForTwoMinutes,
+        Self::DeadForLong,
+        Self::LossyForAMinute,
+        Self::LifeAndNoAnswers,
     ];
 
     fn apply(self, bench: &mut Bench) {
@@ -74,6 +82,30 @@ impl Input {
                     bench.good_round(20);
                 }
             }
+            Self::GoodForTwoMinutes => {
+                let end = bench.now + ms(120_000);
+                while bench.now < end {
+                    bench.good_round(20);
+                }
+            }
+            Self::DeadForLong => {
+                let end = bench.now + ms(300_000);
+                while bench.now < end {
+                    bench.step();
+                }
+            }
+            Self::LossyForAMinute => {
+                let end = bench.now + ms(60_000);
+                bench.run_lossy_until(|_| false, end);
+            }
+            Self::LifeAndNoAnswers => {
+                let end = bench.now + ms(1500);
+                while bench.now < end {
+                    bench.now += ms(50);
+                    bench.health.heard(bench.now);
+                    bench.poll();
+                }
+            }
             Self::Reconfigured => bench.health.reconfigure(
                 MonitorConfig { interval: ms(500), ..MonitorConfig::default() },
                 targets(&["8.8.8.8"]),
@@ -87,15 +119,24 @@ impl Input {
 fn every_input_in_every_state_leads_where_the_diagram_says() {
     use Input::*;
     use State::*;
-    for state in [Unknown, Up, Suspect, Down] {
-        for input in Input::ALL {
-            let expected = match (state, input) {
-                (Unknown, PathLostAndBack) => Unknown,
-                (_, PathLost | PathLostAndBack | BadRounds) | (Down, GoodRound | QuorumOnly) => Down,
-                (_, OthersGoneAndGoodRound | GoodForUpAfter | GoodRound | QuorumOnly) => Up,
-                (Up, BadRound | Silence) => Suspect,
-                (_, BadRound | Silence | OthersGone | Reconfigured | SendingFails) => state,
-            };
+    for input in Input::ALL {
+        // In the order of State::ALL: Unknown, Up, Degraded, Suspect, Down, LongDown, Held.
+        let expected = match input {
+            GoodRound | QuorumOnly => [Up, Up, Degraded, Up, Down, LongDown, Held],
+            BadRound | Silence => [Unknown, Suspect, Suspect, Suspect, Down, LongDown, Held],
+            BadRounds => [Down, Down, Down, Down, Down, LongDown, Held],
+            SendingFails | Reconfigured => State::ALL,
+            PathLost => [Down, Down, Down, Down, Down, LongDown, Down],
+            PathLostAndBack => [Unknown, Down, Down, Down, Down, LongDown, Down],
+            OthersGone => [Unknown, Up, Degraded, Suspect, Down, LongDown, Up],
+            OthersGoneAndGoodRound => [Up, Up, Degraded, Up, Up, Up, Up],
+            GoodForUpAfter => [Up, Up, Degraded, Up, Up, Up, Held],
+            GoodForTwoMinutes => [Up; 7],
+            DeadForLong => [LongDown; 7],
+            LossyForAMinute => [Degraded, Degraded, Degraded, Degraded, Held, Held, Held],
+            LifeAndNoAnswers => [Down, Suspect, Suspect, Suspect, Down, LongDown, Held],
+        };
+        for (state, expected) in State::ALL.into_iter().zip(expected) {
             let mut bench = Bench::in_state(state);
             input.apply(&mut bench);
             assert_eq!(bench.state(), expected, "{state} and {input:?}: {}", bench.reason());
