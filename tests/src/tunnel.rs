@@ -1,12 +1,14 @@
 //! Point-to-point lines: tun devices.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -19,10 +21,14 @@ const FLAGS: usize = libc::IFNAMSIZ;
 const IFREQ: usize = 40;
 /// The longest packet that is carried.
 const LONGEST: usize = 2048;
+/// How long to wait for more while packets are on their way.
+const SHORT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// A tun device of one machine that carries its packets to another machine's. Both devices go with it.
 pub struct Tunnel {
     stop: Arc<AtomicBool>,
+    /// In milliseconds.
+    delay: Arc<AtomicU64>,
     pump: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -34,11 +40,16 @@ impl Tunnel {
     pub fn between(one: (&Host, &str), other: (&Host, &str)) -> io::Result<Self> {
         let [one_end, other_end] = [one, other].map(|(host, name)| host.run(|| open(name)));
         let ends = [one_end?, other_end?];
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
+        let (stop, delay) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (flag, wanted) = (Arc::clone(&stop), Arc::clone(&delay));
         // A thread of no machine: it needs the files of both.
-        let pump = std::thread::spawn(move || carry(&ends, &flag));
-        Ok(Self { stop, pump: Some(pump) })
+        let pump = std::thread::spawn(move || carry(&ends, &flag, &wanted));
+        Ok(Self { stop, delay, pump: Some(pump) })
+    }
+
+    /// From now on packets take so long, in milliseconds, in each direction.
+    pub fn set_delay(&self, milliseconds: u64) {
+        self.delay.store(milliseconds, Ordering::Relaxed);
     }
 }
 
@@ -49,16 +60,22 @@ impl Drop for Tunnel {
     }
 }
 
-fn carry([one, other]: &[File; 2], stop: &AtomicBool) -> io::Result<()> {
+fn carry([one, other]: &[File; 2], stop: &AtomicBool, delay: &AtomicU64) -> io::Result<()> {
     let mut packet = [0; LONGEST];
-    let patience = PollTimeout::try_from(PATIENCE).map_err(io::Error::other)?;
+    let mut ways = [(one, other, VecDeque::new()), (other, one, VecDeque::new())];
     while !stop.load(Ordering::Relaxed) {
+        let is_waiting = ways.iter().any(|(_, _, waiting)| !waiting.is_empty());
         let mut polled = [one, other].map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN));
-        poll(&mut polled, patience)?;
-        for (mut from, mut to) in [(one, other), (other, one)] {
+        let patience = if is_waiting { SHORT_PATIENCE } else { PATIENCE };
+        poll(&mut polled, PollTimeout::try_from(patience).map_err(io::Error::other)?)?;
+        let (now, delay) = (Instant::now(), Duration::from_millis(delay.load(Ordering::Relaxed)));
+        for (from, to, waiting) in &mut ways {
             while let Ok(length) = from.read(&mut packet) {
+                waiting.push_back((now + delay, packet.get(..length).unwrap_or_default().to_vec()));
+            }
+            while let Some((_, packet)) = waiting.pop_front_if(|(due, _)| *due <= now) {
                 // Full, or not up: lost, as on any line.
-                let _ = to.write(packet.get(..length).unwrap_or_default());
+                let _ = to.write(&packet);
             }
         }
     }
