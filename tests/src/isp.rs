@@ -72,6 +72,8 @@ enum Death {
     Alive,
     Silent,
     BehindGateway,
+    Outbound,
+    Inbound,
 }
 
 impl Isp {
@@ -133,6 +135,22 @@ impl Isp {
     /// When nft fails.
     pub fn die_behind_gateway(&self) -> anyhow::Result<()> {
         self.fail(|faults| faults.death = Death::BehindGateway)
+    }
+
+    /// Loses all that goes to the internet, behind its gateway; what comes from there arrives.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn lose_outbound(&self) -> anyhow::Result<()> {
+        self.fail(|faults| faults.death = Death::Outbound)
+    }
+
+    /// Loses all that comes from the internet, behind its gateway; what goes there arrives.
+    ///
+    /// # Errors
+    /// When nft fails.
+    pub fn lose_inbound(&self) -> anyhow::Result<()> {
+        self.fail(|faults| faults.death = Death::Inbound)
     }
 
     /// Lives again; loss stays as it is.
@@ -251,6 +269,8 @@ impl Faults {
             Death::Alive => ("accept", "accept"),
             Death::Silent => ("drop", "drop"),
             Death::BehindGateway => ("accept", "drop"),
+            Death::Outbound => ("accept", "iifname router drop"),
+            Death::Inbound => ("accept", "iifname internet drop"),
         };
         let loss = self.loss;
         format!(

@@ -1,5 +1,6 @@
 //! Tun devices, and programs that carry their packets, as dial-up lines and VPNs do.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
@@ -8,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -16,9 +18,16 @@ use crate::Host;
 use crate::background::PATIENCE;
 use crate::wire::milliseconds;
 
+/// The longest packet that is carried.
+const LONGEST: usize = 2048;
+/// How long to wait for more while packets are on their way.
+const SHORT_PATIENCE: Duration = Duration::from_millis(1);
+
 /// A tun device on each of two machines, without addresses, and the program between them; dropping it ends that.
 pub struct Tunnel {
     carried: Arc<AtomicU64>,
+    /// In milliseconds.
+    delay: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     program: Option<JoinHandle<()>>,
 }
@@ -55,24 +64,32 @@ impl Tunnel {
         self.carried.load(Ordering::Relaxed)
     }
 
+    /// From now on packets take so long, in milliseconds, in each direction.
+    pub fn set_delay(&self, milliseconds: u64) {
+        self.delay.store(milliseconds, Ordering::Relaxed);
+    }
+
     /// Carries packets between the ends of each pair.
-    fn start(mut pairs: Vec<[End; 2]>) -> io::Result<Self> {
+    fn start(pairs: Vec<[End; 2]>) -> io::Result<Self> {
         let (carried, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let (count, flag) = (Arc::clone(&carried), Arc::clone(&stop));
+        let delay = Arc::<AtomicU64>::default();
+        let (count, flag, wanted) = (Arc::clone(&carried), Arc::clone(&stop), Arc::clone(&delay));
+        let mut lines: Vec<Line> = pairs.into_iter().map(Line::new).collect();
         let program = std::thread::Builder::new().name("tunnel".to_owned()).spawn(move || {
-            let mut packet = [0; 2048];
             while !flag.load(Ordering::Relaxed) {
-                let ends = pairs.iter().flatten();
+                let is_waiting = lines.iter().any(Line::is_waiting);
+                let ends = lines.iter().flat_map(|line| &line.ends);
                 let mut polled: Vec<_> = ends.map(|end| PollFd::new(end.fd(), PollFlags::POLLIN)).collect();
+                let patience = if is_waiting { SHORT_PATIENCE } else { PATIENCE };
                 // When that fails there may be packets all the same.
-                let _ = poll(&mut polled, milliseconds(PATIENCE));
-                for [one, other] in &mut pairs {
-                    carry(one, other, &mut packet, &count);
-                    carry(other, one, &mut packet, &count);
+                let _ = poll(&mut polled, milliseconds(patience));
+                let delay = Duration::from_millis(wanted.load(Ordering::Relaxed));
+                for line in &mut lines {
+                    line.carry(delay, &count);
                 }
             }
         })?;
-        Ok(Self { carried, stop, program: Some(program) })
+        Ok(Self { carried, delay, stop, program: Some(program) })
     }
 }
 
@@ -122,13 +139,39 @@ impl End {
     }
 }
 
-/// Carries what there is, and counts it.
-fn carry(from: &mut End, to: &mut End, packet: &mut [u8], carried: &AtomicU64) {
-    while let Some(content) = from.receive(packet).ok().and_then(|length| packet.get(..length)) {
-        // Before somebody can have received it.
-        carried.fetch_add(1, Ordering::Relaxed);
-        // Full, or not up: lost, as on any line.
-        let _ = to.send(content);
+/// Two ends, and what is on its way to each.
+struct Line {
+    ends: [End; 2],
+    on_the_way: [VecDeque<(Instant, Vec<u8>)>; 2],
+}
+
+impl Line {
+    fn new(ends: [End; 2]) -> Self {
+        Self { ends, on_the_way: Default::default() }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.on_the_way.iter().any(|packets| !packets.is_empty())
+    }
+
+    /// Takes what there is, counts it, and hands over what has been on its way for long enough.
+    fn carry(&mut self, delay: Duration, carried: &AtomicU64) {
+        let now = Instant::now();
+        let mut packet = [0; LONGEST];
+        // What comes from the one is on its way to the other.
+        for (from, packets) in self.ends.iter_mut().zip(self.on_the_way.iter_mut().rev()) {
+            while let Some(content) = from.receive(&mut packet).ok().and_then(|length| packet.get(..length)) {
+                // Before somebody can have received it.
+                carried.fetch_add(1, Ordering::Relaxed);
+                packets.push_back((now + delay, content.to_vec()));
+            }
+        }
+        for (to, packets) in self.ends.iter_mut().zip(&mut self.on_the_way) {
+            while let Some((_, packet)) = packets.pop_front_if(|(due, _)| *due <= now) {
+                // Full, or not up: lost, as on any line.
+                let _ = to.send(&packet);
+            }
+        }
     }
 }
 

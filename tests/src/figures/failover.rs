@@ -153,7 +153,7 @@ fn wait_for_other_table(lab: &Lab, start: Instant) -> anyhow::Result<Duration> {
     })
 }
 
-fn open_map(name: &str) -> anyhow::Result<Map> {
+pub(super) fn open_map(name: &str) -> anyhow::Result<Map> {
     let pin = Path::new("/sys/fs/bpf/balance/main").join(format!("v{ABI}")).join(name);
     Ok(Map::Array(MapData::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?))
 }

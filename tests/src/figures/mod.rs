@@ -3,6 +3,8 @@
 pub mod daemon;
 mod failover;
 mod steering;
+mod trials;
 
 pub use failover::{Failure, failover};
 pub use steering::{SteeringCost, local_prefixes, median, steering_cost, tcp_packet};
+pub use trials::{Fault, Noticed, Traffic, false_alarms, trials};
