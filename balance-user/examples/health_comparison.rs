@@ -196,7 +196,7 @@ fn foolsm(record: &Record<'_>) -> Outcome {
     outcome
 }
 
-/// mwan3's tracker as it is shipped: every 10 s one ping to each target until one answers within 2 s; five failures in a row
+/// mwan3's tracker with its own defaults: every 10 s one ping to each target until one answers within 4 s; five failures in a row
 /// are down, five successes up.
 fn mwan3(record: &Record<'_>) -> Outcome {
     let (mut state, mut score, mut outcome) = (State::Up, 0_u32, Outcome::default());
@@ -204,8 +204,8 @@ fn mwan3(record: &Record<'_>) -> Outcome {
     while at < record.end() {
         let mut is_good = false;
         for target in 0..record.line.targets {
-            let answer = record.answer(target, at).filter(|rtt| *rtt <= 2000);
-            at += answer.unwrap_or(2000);
+            let answer = record.answer(target, at).filter(|rtt| *rtt <= 4000);
+            at += answer.unwrap_or(4000);
             is_good = answer.is_some();
             if is_good {
                 break;

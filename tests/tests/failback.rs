@@ -9,6 +9,8 @@ use balance_lab::addresses::{SERVER_PORT, lan_host};
 use balance_lab::{Daemon, Family, Flow, Host, Lab, Stream, Transport, ready, wait_until};
 use nix::sys::signal::Signal;
 
+/// How long an answer may take when all is well.
+const HASTE: Duration = Duration::from_millis(500);
 const SOON: Duration = Duration::from_secs(5);
 /// Longer than it takes until a flow is known to be idle: with the fast path that is half a minute.
 const LATE: Duration = Duration::from_mins(1);
@@ -280,7 +282,8 @@ fn are_back(lab: &Lab, flows: Vec<(Live, String)>) {
 /// Has all flows go by DSL, as CABLE does not take any.
 fn go_by_dsl(lab: &Lab, flows: &mut [(Live, String)]) {
     for (live, _) in flows {
-        // The one family may be known to be dead before the other.
+        // The one family may be known to be dead before the other, and what is asked of a dead ISP is lost.
+        live.flow.set_timeout(HASTE);
         wait_until(SOON, "a flow by DSL", || live.is_by(lab, "DSL")).unwrap();
         live.id = live.tracked(lab).unwrap();
     }

@@ -68,7 +68,9 @@ impl Reconciler {
         let routes = routes::reconcile(&plan.routes, self.tables.clone()).await;
         let rules = rules::reconcile(&plan.rules, self.priorities.clone()).await;
         let networks = routes::reconcile_networks(&plan.networks, plan.networks_metric).await;
-        errors.extend(routes.into_iter().chain(rules).chain(networks).map(ReconcileError::from));
+        let all = routes.into_iter().chain(rules).chain(networks);
+        // Of a device that has just gone the news is on its way, and another plan with it.
+        errors.extend(all.filter(|error| !error.is_no_device()).map(ReconcileError::from));
         errors
     }
 

@@ -47,7 +47,7 @@ pub async fn look(index: u32) -> Result<Option<Sight>, NetlinkError> {
     let mut sight = None;
     let look = |frame: &Frame<'_>| sight = frame.parse().and_then(device);
     match socket.get(link_request(Some(index)), "look at a device", look).await {
-        Err(NetlinkError::Refused { refusal, .. }) if refusal.errno == libc::ENODEV => return Ok(None),
+        Err(error) if error.is_no_device() => return Ok(None),
         result => result?,
     }
     let Some(mut sight) = sight else { return Ok(None) };

@@ -62,6 +62,14 @@ pub enum NetlinkError {
     Unsettled(&'static str),
 }
 
+impl NetlinkError {
+    /// The device that it is about does not exist.
+    #[must_use]
+    pub const fn is_no_device(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. } if refusal.errno == libc::ENODEV)
+    }
+}
+
 /// The kernel's answer to a request it did not carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

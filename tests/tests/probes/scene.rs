@@ -80,7 +80,7 @@ impl Scene {
     /// The configuration with these targets for both ISPs, which are quick to judge.
     pub(crate) fn configure(&self, targets: &str, quorum: usize) {
         let mut text = format!(
-            "[monitor]\ninterval = \"200ms\"\nsuspect_interval = \"100ms\"\nup_after = \"200ms\"\nquorum = {quorum}\n\
+            "[monitor]\ninterval = \"200ms\"\nsuspect_interval = \"100ms\"\nup_after = \"200ms\"\nup_after_max = \"200ms\"\nquorum = {quorum}\n\
              resolvers = [\"{}\", \"{}\"]\n[[lan]]\nname = \"LAN\"\ndevice = \"lan0\"\n",
             WWW[0], WWW[1]
         );
