@@ -9,7 +9,7 @@ mod maps;
 #[cfg(target_arch = "bpf")]
 #[expect(clippy::needless_pass_by_value, reason = "the macro hands the context over by value")]
 mod entry {
-    use aya_ebpf::bindings::{TC_ACT_PIPE, TC_ACT_SHOT, xdp_action};
+    use aya_ebpf::bindings::{TC_ACT_PIPE, TC_ACT_REDIRECT, TC_ACT_SHOT, xdp_action};
     use aya_ebpf::helpers::generated::bpf_redirect;
     use aya_ebpf::macros::{classifier, xdp};
     use aya_ebpf::programs::{TcContext, XdpContext};
@@ -53,8 +53,11 @@ mod entry {
     pub(crate) fn spread(context: TcContext) -> i32 {
         let source_port = context.load::<u16>(frame::SOURCE_PORT_V4).map(u16::from_be);
         match source_port.ok().and_then(|port| maps::TARGETS.get(u32::from(port) & (TARGETS - 1))) {
-            // SAFETY: a helper that takes two numbers.
-            Some(&device) if device != 0 => unsafe { bpf_redirect(device, 0) as i32 },
+            Some(&device) if device != 0 => {
+                // SAFETY: a helper that takes two numbers. It only says what to return.
+                unsafe { bpf_redirect(device, 0) };
+                TC_ACT_REDIRECT
+            }
             _ => TC_ACT_PIPE,
         }
     }
