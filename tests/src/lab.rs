@@ -320,7 +320,11 @@ fn set_up_internet(internet: &Host, isps: &[Isp]) -> anyhow::Result<()> {
 
 fn set_up_lan_host(host: &Host, index: u8) -> anyhow::Result<()> {
     // Room for tens of thousands of flows to one server.
-    host.sysctls(&[("net.ipv4.ip_local_port_range", "1024 65535")])?;
+    host.sysctls(&[
+        ("net.ipv4.ip_local_port_range", "1024 65535"),
+        // Those of conntrack's helpers, which never go fast.
+        ("net.ipv4.ip_local_reserved_ports", "1719,1720,1723,5060,6667,10080"),
+    ])?;
     host.ip(&[
         format!("addr add {}/24 dev eth0", addresses::lan_host(index, Family::V4)),
         format!("addr add {}/64 dev eth0 nodad", addresses::lan_host(index, Family::V6)),
