@@ -119,6 +119,17 @@ impl Host {
         self.feed("sh", &["-ec", script], "").with_context(|| format!("{script:?} failed"))
     }
 
+    /// Makes a script for the shell that can be run, and its folder. A process of its own writes it: what this one had open for
+    /// writing, children that other threads start just then would have open too, and the kernel runs no such file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn script(&self, path: &str, text: &str) -> anyhow::Result<()> {
+        let script = format!("#!/bin/sh\n{text}\n");
+        self.feed("install", &["-D", "-m", "755", "/dev/stdin", path], &script)?;
+        Ok(())
+    }
+
     /// Runs a program with `input` as its stdin and returns what it printed.
     ///
     /// # Errors

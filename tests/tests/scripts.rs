@@ -1,7 +1,6 @@
 //! The administrator's scripts are run at the right moments, and whatever they do, balancing goes on.
 #![cfg(test)]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use balance_lab::{Daemon, Family, Flow, Lab, Transport, ready, wait_until};
@@ -13,12 +12,7 @@ const FOLDER: &str = "/run/scripts";
 const STAGES: [&str; 5] = ["pre-run.d", "routes.d", "firewall.d", "post-run.d", "post-stop.d"];
 
 fn add(lab: &Lab, name: &str, text: &str) {
-    lab.router().run(|| {
-        let path = std::path::Path::new(FOLDER).join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    });
+    lab.router().script(&format!("{FOLDER}/{name}"), text).unwrap();
 }
 
 /// What the scripts have written to their log, a line each.

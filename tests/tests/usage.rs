@@ -5,7 +5,6 @@
 mod malformed;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use balance_lab::checks::{balancing, changes, field};
 use balance_lab::{Dump, Lab, Output, binary, ready};
@@ -213,12 +212,10 @@ fn without_arguments_the_help_is_shown_as_an_error() {
 
 /// Runs the program as nobody, without any capability.
 fn as_nobody(lab: &Lab, arguments: &str) -> anyhow::Result<String> {
-    // Where the program was built nobody may be allowed to look.
-    let program = fs::read(binary()?)?;
-    lab.router().run(|| {
-        fs::write("/run/balance-user", program)?;
-        fs::set_permissions("/run/balance-user", fs::Permissions::from_mode(0o755))
-    })?;
+    // Where the program was built nobody may be allowed to look. A process of its own copies it: a file that this one has open for
+    // writing, children of other tests would have open too, and then it cannot be run.
+    let program = binary()?;
+    lab.router().sh(&format!("install -m 755 {} /run/balance-user", program.display()))?;
     let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups --bounding-set=-all --inh-caps=-all";
     let output = lab.router().sh(&format!("{nobody} /run/balance-user {arguments}"))?;
     lab.router().sh("rm /run/balance-user")?;

@@ -1,8 +1,6 @@
 //! A lab whose daemon announces.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use balance_lab::{Daemon, Family, Flow, Lab, Transport, wait_until};
@@ -65,12 +63,7 @@ impl Scene {
 
     /// Puts a script into the folder of scripts.
     pub(crate) fn script(&self, name: &str, text: &str) {
-        self.lab.router().run(|| {
-            let path = Path::new(SCRIPTS).join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        });
+        self.lab.router().script(&format!("{SCRIPTS}/{name}"), text).unwrap();
     }
 
     /// A file of the router; empty if there is none.
