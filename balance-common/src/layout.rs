@@ -174,8 +174,8 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Path {
-    /// Entries of the flow cache with another generation are void.
-    pub generation: u32,
+    /// Entries of the flow cache with another generation are void: of those to the ISP, and of those from it.
+    pub generations: [u32; 2],
     /// 1 where flows may be learned.
     pub learn: u32,
 }

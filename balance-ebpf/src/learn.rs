@@ -100,7 +100,7 @@ fn store<A: Cached, const L3: usize>(
     if path.learn == 0 {
         return None;
     }
-    entry.generation = path.generation;
+    entry.generation = path.generations[entry.flags.way()];
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     entry.expires = now + settings.lease;

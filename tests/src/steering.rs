@@ -146,7 +146,9 @@ impl Steering {
     /// When the map cannot be written.
     pub fn set_generation(&mut self, generation: u32) -> anyhow::Result<()> {
         let mut paths = self.array::<Path>("PATHS")?;
-        (0..PATHS).try_for_each(|index| paths.set(index, Path { generation, learn: 1 }, 0)).context("PATHS")
+        (0..PATHS)
+            .try_for_each(|index| paths.set(index, Path { generations: [generation; 2], learn: 1 }, 0))
+            .context("PATHS")
     }
 
     /// Adds an entry to the flow cache.

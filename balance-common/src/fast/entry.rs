@@ -87,6 +87,13 @@ impl Flags {
     pub const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
     }
+
+    /// Which of [`crate::layout::Path::generations`] holds for the entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn way(self) -> usize {
+        self.has(Self::FROM_ISP) as usize
+    }
 }
 
 /// An entry of the flow cache: what to do with the packets of a flow. 64 bytes for IPv4: a cache line.
@@ -114,7 +121,7 @@ pub struct Entry<A> {
     pub mark: u32,
     /// Its priority, likewise.
     pub priority: u32,
-    /// The generation of [`Self::path`]: if that has another one now, this entry is void.
+    /// The generation of [`Self::path`] for this way: if that has another one now, this entry is void.
     pub generation: u32,
     /// The index in `PATHS`.
     pub path: u8,

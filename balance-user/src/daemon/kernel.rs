@@ -126,7 +126,7 @@ impl Kernel {
         tokio::select! {
             Some(()) = self.nft_changes.recv() => Scope::Everything,
             Some(isp) = self.failbacks.left() => {
-                if let Err(error) = self.maps.flush(Some(isp)) {
+                if let Err(error) = self.maps.flush_to(isp) {
                     tracing::warn!(%error, isp = isp.get(), "flows that go back to their ISP may do so a lease later");
                 }
                 Scope::Changes

@@ -15,6 +15,7 @@ use balance_common::layout::{
 use balance_common::{Family, IspId, MAX_ISPS, PolicyId};
 use ipnet::IpNet;
 
+use self::flows::raised;
 use self::rules::RuleMaps;
 use super::{DatapathError, Pins};
 use crate::core::plan::MapPlan;
@@ -165,8 +166,8 @@ impl Maps {
                 let before = self.path(index)?;
                 let learn = plan.learn.contains(&index);
                 let is_void = moved || (before.learn != 0 && !learn);
-                let generation = before.generation.wrapping_add(u32::from(is_void));
-                let after = Path { generation, learn: u32::from(learn) };
+                let generations = if is_void { raised(before.generations) } else { before.generations };
+                let after = Path { generations, learn: u32::from(learn) };
                 if after != before {
                     self.set_path(index, after)?;
                 }
@@ -220,10 +221,7 @@ impl Maps {
             self.devices.remove(&index).map_err(map_error("DEVICES"))?;
         }
         if slows {
-            for index in (0..=MAX_ISPS).flat_map(|isp| Family::ALL.map(|family| path_index(isp, family))) {
-                let path = self.path(index)?;
-                self.set_path(index, Path { generation: path.generation.wrapping_add(1), ..path })?;
-            }
+            self.flush(None)?;
         }
         Ok(())
     }

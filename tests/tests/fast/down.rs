@@ -2,7 +2,7 @@
 
 use balance_lab::{Family, Isp, KINDS, Stream, Transport, wait_until};
 
-use crate::support::{FAMILIES, Live, SOON, fast_ways, generation, lab, with_each};
+use crate::support::{FAMILIES, Live, SOON, fast_ways, generations, lab, with_each};
 
 /// Runs flows by both ISPs, has one die, and checks that from the moment when the daemon takes it for dead no packet goes fast
 /// by it, and that those of the other one go on.
@@ -19,7 +19,7 @@ fn entries_end_with_their_isp(acceleration: &str, die: impl Fn(&Isp), revive: im
     grows(dsl, 200);
     let mut survivors = KINDS.map(|(transport, family)| Live::open_by(&lab, dsl, transport, family));
 
-    let generations = || FAMILIES.map(|family| generation(&lab, cable, family));
+    let generations = || FAMILIES.map(|family| generations(&lab, cable, family));
     let before = generations();
     die(cable);
     let void = || generations().iter().zip(before).all(|(now, before)| *now != before);

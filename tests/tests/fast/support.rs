@@ -112,15 +112,15 @@ pub(crate) fn fast_ways(lab: &Lab, isp: &Isp) -> [u64; 2] {
     })
 }
 
-/// The generation of an ISP's entries of the flow cache in a family.
-pub(crate) fn generation(lab: &Lab, isp: &Isp, family: Family) -> u32 {
+/// The generations of an ISP's entries of the flow cache in a family.
+pub(crate) fn generations(lab: &Lab, isp: &Isp, family: Family) -> [u32; 2] {
     let ids = maps(lab, |maps| maps.isps().unwrap());
     let (id, _) = ids.iter().find(|(_, entry)| entry.name() == isp.name()).unwrap();
     let index = path_index(id.get(), family);
     lab.router().run(|| {
         let map = Map::Array(MapData::from_pin(pins().map("PATHS")).unwrap());
         let paths = aya::maps::Array::<_, balance_common::layout::Path>::try_from(map).unwrap();
-        paths.get(&u32::from(index), 0).unwrap().generation
+        paths.get(&u32::from(index), 0).unwrap().generations
     })
 }
 

@@ -45,10 +45,21 @@ impl Maps {
     /// Voids the entries of one ISP, or all, at once. Their flows go through the kernel until they are learned anew.
     pub fn flush(&mut self, of: Option<IspId>) -> Result<(), DatapathError> {
         for isp in (0..=MAX_ISPS).filter(|&isp| of.is_none_or(|of| of.get() == isp)) {
-            for index in Family::ALL.map(|family| path_index(isp, family)) {
-                let path = self.path(index)?;
-                self.set_path(index, Path { generation: path.generation.wrapping_add(1), ..path })?;
-            }
+            self.void(isp, raised)?;
+        }
+        Ok(())
+    }
+
+    /// Voids the entries by which packets go to an ISP. The answers that are under way still find their way for a lease, which the
+    /// kernel would not know any more if the flows have been taken from it.
+    pub fn flush_to(&mut self, isp: IspId) -> Result<(), DatapathError> {
+        self.void(isp.get(), |[to, from]| [to.wrapping_add(1), from])
+    }
+
+    fn void(&mut self, isp: u8, raise: impl Fn([u32; 2]) -> [u32; 2]) -> Result<(), DatapathError> {
+        for index in Family::ALL.map(|family| path_index(isp, family)) {
+            let path = self.path(index)?;
+            self.set_path(index, Path { generations: raise(path.generations), ..path })?;
         }
         Ok(())
     }
@@ -72,10 +83,15 @@ impl Maps {
     }
 
     fn life(&self) -> Result<Life, DatapathError> {
-        let generations = self.paths.iter().map(|path| Ok(path.map_err(map_error("PATHS"))?.generation));
+        let generations = self.paths.iter().map(|path| Ok(path.map_err(map_error("PATHS"))?.generations));
         let generations = generations.collect::<Result<Vec<_>, DatapathError>>()?;
         Ok(Life { now: now(), lease: self.settings()?.lease, generations })
     }
+}
+
+/// Generations of a path after which what is in the flow cache now is void.
+pub(super) fn raised(generations: [u32; 2]) -> [u32; 2] {
+    generations.map(|generation| generation.wrapping_add(1))
 }
 
 /// What tells whether entries are in use.
@@ -85,14 +101,15 @@ struct Life {
     /// In nanoseconds.
     lease: u64,
     /// By index in `PATHS`.
-    generations: Vec<u32>,
+    generations: Vec<[u32; 2]>,
 }
 
 impl Life {
     /// Is it? As long as packets come, each lease is followed by another one. One that waits to be confirmed either is so
     /// very soon, or will never be.
     fn has<A>(&self, entry: &Entry<A>) -> bool {
-        let is_valid = self.generations.get(usize::from(entry.path)) == Some(&entry.generation);
+        let generations = self.generations.get(usize::from(entry.path));
+        let is_valid = generations.and_then(|ways| ways.get(entry.flags.way())) == Some(&entry.generation);
         is_valid && entry.expires != 0 && self.now < entry.expires.saturating_add(2 * self.lease)
     }
 }
@@ -109,8 +126,9 @@ mod tests {
 
     #[test]
     fn an_entry_is_in_use_for_two_leases_after_it_has_expired_unless_it_is_void() {
-        let life = Life { now: 10_000, lease: 1_000, generations: vec![0, 7] };
+        let life = Life { now: 10_000, lease: 1_000, generations: vec![[0, 1], [7, 8]] };
         let entry = |path, generation, expires| Entry::<V4> { path, generation, expires, ..Entry::default() };
+        let back = |entry| Entry::<V4> { flags: Flags::FROM_ISP, ..entry };
         for (entry, expected) in [
             (entry(1, 7, 10_500), true),
             (entry(1, 7, 8_001), true),
@@ -120,6 +138,8 @@ mod tests {
             (entry(0, 7, 10_500), false),
             (entry(0, 0, u64::MAX), true),
             (entry(2, 0, 10_500), false),
+            (back(entry(1, 8, 10_500)), true),
+            (back(entry(1, 7, 10_500)), false),
         ] {
             assert_eq!(life.has(&entry), expected, "{entry:?}");
         }
