@@ -9,6 +9,7 @@ mod consequences;
 mod failback;
 mod instance;
 mod kernel;
+mod pace;
 mod reconciler;
 mod resets;
 mod scripts;
@@ -34,11 +35,10 @@ use crate::scripts::Occasion;
 
 pub use instance::{Instance, Lock, LockError};
 use kernel::Kernel;
+use pace::Pace;
 use scripts::ScriptRunner;
 pub use stop::stop;
 
-/// How often the traffic of the ISPs is looked at: detecting silence takes up to twice as much longer.
-const TRAFFIC_INTERVAL: Duration = Duration::from_millis(50);
 /// How often everything is compared with the plan though nothing has happened that we know of.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
 /// After something failed, how soon to try again.
@@ -81,7 +81,8 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
         watcher,
         outcomes,
         asked,
-        traffic: ticker(TRAFFIC_INTERVAL),
+        pace: Pace::new(),
+        looked: Instant::now(),
         reconcile: ticker(RECONCILE_INTERVAL),
         watchdog: watchdog(),
     };
@@ -115,7 +116,9 @@ struct Daemon {
     watcher: Watcher,
     outcomes: mpsc::Receiver<Outcome>,
     asked: mpsc::Receiver<Asked>,
-    traffic: Interval,
+    pace: Pace,
+    /// When the traffic of the ISPs was looked at.
+    looked: Instant,
     reconcile: Interval,
     watchdog: Option<Interval>,
 }
@@ -147,6 +150,7 @@ impl Daemon {
     /// Waits for something to happen and hands it to the core.
     async fn next(&mut self, signals: &mut Signals) -> Next {
         let retry = self.kernel.retry_at().unwrap_or_else(far_off);
+        let look = self.next_look();
         let deadline = self.core.next_deadline().unwrap_or_else(far_off).min(retry);
         tokio::select! {
             biased;
@@ -167,8 +171,11 @@ impl Daemon {
                 Next::Apply(Scope::Changes)
             }
             Some((request, answer)) = self.asked.recv() => self.answer(request, answer),
-            _ = self.traffic.tick() => {
-                self.core.handle(Event::Traffic(self.kernel.traffic()), Instant::now());
+            () = sleep_until(look.into()) => {
+                let (traffic, now) = (self.kernel.traffic(), Instant::now());
+                self.looked = now;
+                self.pace.see(&traffic);
+                self.core.handle(Event::Traffic(traffic), now);
                 self.look_at_carrier().await
             }
             () = sleep_until(deadline.into()) => {
@@ -185,6 +192,11 @@ impl Daemon {
             _ = signals.terminate.recv() => Next::Quit,
             _ = signals.interrupt.recv() => Next::Quit,
         }
+    }
+
+    /// When to look at the traffic of the ISPs, and at their carrier.
+    fn next_look(&self) -> Instant {
+        self.looked + if self.watcher.may_be_late() { pace::QUICK } else { self.pace.pause() }
     }
 
     /// Whether the ISPs' devices have carrier, in case the kernel takes its time to tell.

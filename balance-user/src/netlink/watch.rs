@@ -116,11 +116,17 @@ impl Watcher {
         }
     }
 
-    /// Looks whether these devices still have carrier, and says how the network is now if one has lost it. The kernel
-    /// tells of a lost carrier up to a second late, if it has told of another device less than a second ago
-    /// (`linkwatch`); asked, it knows at once. So it is asked only in that time.
+    /// The kernel tells of a lost carrier up to a second late, if it has told of another device less than a second ago
+    /// (`linkwatch`); asked, it knows at once.
+    #[must_use]
+    pub fn may_be_late(&self) -> bool {
+        self.heard_of_links.is_some_and(|heard| heard.elapsed() <= LINKWATCH_PAUSE)
+    }
+
+    /// Looks whether these devices still have carrier, and says how the network is now if one has lost it. Only while the
+    /// kernel [may be late](Self::may_be_late) to tell.
     pub async fn look_at(&mut self, indices: &[u32]) -> Result<Option<&Network>, NetlinkError> {
-        if self.heard_of_links.is_none_or(|heard| heard.elapsed() > LINKWATCH_PAUSE) {
+        if !self.may_be_late() {
             return Ok(None);
         }
         let mut changed = false;
