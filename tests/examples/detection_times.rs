@@ -130,7 +130,8 @@ fn summary(fault: Fault, noticed: &[Noticed]) -> String {
         (format!("detected, {} of {all}", unusable.len()), &unusable, 0)
     } else {
         let used = all - unusable.len();
-        let known = if degraded.is_empty() { String::new() } else { format!(", degraded {}", degraded.len()) };
+        let known =
+            if degraded.is_empty() { String::new() } else { format!(", degraded {}", degraded.len()) };
         (format!("rightly still used, {used} of {all}{known}"), &degraded, unusable.len())
     };
     let at = |percent: usize| {

@@ -9,6 +9,7 @@ mod consequences;
 mod failback;
 mod instance;
 mod kernel;
+mod pace;
 mod reconciler;
 mod resets;
 mod scripts;
@@ -34,6 +35,7 @@ use crate::scripts::Occasion;
 
 pub use instance::{Instance, Lock, LockError};
 use kernel::Kernel;
+use pace::{Late, Pace};
 use scripts::ScriptRunner;
 pub use stop::stop;
 
@@ -84,6 +86,8 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
         traffic: ticker(TRAFFIC_INTERVAL),
         reconcile: ticker(RECONCILE_INTERVAL),
         watchdog: watchdog(),
+        pace: Pace::start(),
+        was_late: false,
     };
     let effects = daemon.core.advance(Instant::now());
     daemon.kernel.apply(&daemon.core, Scope::Changes, effects).await;
@@ -118,6 +122,9 @@ struct Daemon {
     traffic: Interval,
     reconcile: Interval,
     watchdog: Option<Interval>,
+    pace: Pace,
+    /// There may be answers that have come and could not be read yet.
+    was_late: bool,
 }
 
 struct Signals {
@@ -168,7 +175,9 @@ impl Daemon {
             }
             Some((request, answer)) = self.asked.recv() => self.answer(request, answer),
             _ = self.traffic.tick() => {
-                self.core.handle(Event::Traffic(self.kernel.traffic()), Instant::now());
+                self.mind_the_gap();
+                let now = Instant::now();
+                self.kernel.traffic().into_iter().for_each(|event| self.core.handle(event, now));
                 self.look_at_carrier().await
             }
             () = sleep_until(deadline.into()) => {
@@ -206,6 +215,11 @@ impl Daemon {
     /// Answers that have arrived are taken in before time passes for the core: an answer must not count as late
     /// because we were.
     async fn advance(&mut self, scope: Scope) {
+        self.mind_the_gap();
+        if std::mem::take(&mut self.was_late) {
+            // Those who wait for answers get to read them.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         while let Ok(outcome) = self.outcomes.try_recv() {
             self.take_outcome(outcome);
         }
@@ -213,7 +227,24 @@ impl Daemon {
         self.kernel.apply(&self.core, scope, effects).await;
     }
 
+    /// To be called before anything is handed to the core that may be late because we are.
+    fn mind_the_gap(&mut self) {
+        match self.pace.look() {
+            Late::No => {}
+            Late::Hiccup => self.was_late = true,
+            Late::Gap(gap) => {
+                self.was_late = true;
+                let for_so_long = humantime::format_duration(Duration::from_millis(
+                    u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
+                ));
+                tracing::info!("held up for {for_so_long}: probes of that time are not counted");
+                self.core.handle(Event::HeldUp(gap), Instant::now());
+            }
+        }
+    }
+
     fn take_outcome(&mut self, Outcome { isp, family, sequence, result }: Outcome) {
+        self.mind_the_gap();
         let event = match result {
             Ok(rtt) => Event::Answered { isp, family, sequence, rtt },
             Err(Failure::Inapplicable(why)) => Event::Inapplicable { isp, family, sequence, why },
