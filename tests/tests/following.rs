@@ -38,12 +38,13 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 
 /// How many programs there are on a device of the router.
 fn programs(lab: &Lab, device: &str) -> usize {
-    lab.router().run(|| {
-        let all = [TcAttachType::Ingress, TcAttachType::Egress];
-        all.map(|at| SchedClassifier::query_tcx(device, at).map_or(0, |(_, programs)| programs.len()))
-    })
-    .iter()
-    .sum()
+    lab.router()
+        .run(|| {
+            let all = [TcAttachType::Ingress, TcAttachType::Egress];
+            all.map(|at| SchedClassifier::query_tcx(device, at).map_or(0, |(_, programs)| programs.len()))
+        })
+        .iter()
+        .sum()
 }
 
 #[test]
@@ -56,7 +57,12 @@ fn a_device_is_used_while_it_has_its_name_and_nothing_of_ours_stays_on_it_when_i
     let both = names(["CABLE", "DSL"]);
     assert_eq!(used(&lab, Family::V4), both);
     let theirs = |device: &str| {
-        let lines = ["ip -o -4 address show dev", "ip -o -6 address show scope global dev", "ip -4 route show default dev", "ip -6 route show default dev"];
+        let lines = [
+            "ip -o -4 address show dev",
+            "ip -o -6 address show scope global dev",
+            "ip -4 route show default dev",
+            "ip -6 route show default dev",
+        ];
         let all = lines.map(|line| lab.router().sh(&format!("{line} {device}")).unwrap());
         all.concat().replace(device, "it")
     };
@@ -144,9 +150,7 @@ fn what_router_advertisements_change_is_followed_without_an_alarm() {
         .unwrap();
     let prefers = |prefix: Ipv6Addr| {
         let sources: Vec<IpAddr> = seen(&lab, Family::V6).into_iter().collect();
-        let of = |prefix: Ipv6Addr, source: &IpAddr| {
-            matches!(source, IpAddr::V6(v6) if v6.segments()[..4] == prefix.segments()[..4])
-        };
+        let of = |prefix: Ipv6Addr, source: &IpAddr| matches!(source, IpAddr::V6(v6) if v6.segments()[..4] == prefix.segments()[..4]);
         let other = if prefix == OLD { NEW } else { OLD };
         sources.iter().any(|source| of(prefix, source)) && !sources.iter().any(|source| of(other, source))
     };
@@ -157,8 +161,10 @@ fn what_router_advertisements_change_is_followed_without_an_alarm() {
 
     let [first, second] = GATEWAYS;
     advertise(isp, first, 1800, &[(OLD, 3600)]);
-    wait_until(SOON, "an address", || router.sh("ip -6 addr show dev cable0").unwrap().contains("2001:db8:1:"))
-        .unwrap();
+    wait_until(SOON, "an address", || {
+        router.sh("ip -6 addr show dev cable0").unwrap().contains("2001:db8:1:")
+    })
+    .unwrap();
     let daemon = start(&lab);
     wait_until(SOON, "the first gateway", || gateway_is(first) && prefers(OLD)).unwrap();
 

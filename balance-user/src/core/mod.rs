@@ -244,6 +244,11 @@ impl Core {
         self.policies = Policies::new(&self.config, left);
     }
 
+    /// Somebody may have set the wall clock, or it went on while the machine was asleep. Only what is told depends on it.
+    pub const fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
     /// Uses these ISPs and no others.
     pub fn force_only(&mut self, names: &[String]) {
         for isp in self.isps.values_mut() {

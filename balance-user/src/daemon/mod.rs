@@ -185,7 +185,10 @@ impl Daemon {
                 Next::Apply(scope)
             }
             scope = self.kernel.changed() => Next::Apply(scope),
-            _ = self.reconcile.tick() => Next::Apply(Scope::Everything),
+            _ = self.reconcile.tick() => {
+                self.core.set_clock(clock());
+                Next::Apply(Scope::Everything)
+            }
             () = tick(self.watchdog.as_mut()) => {
                 let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
                 Next::Apply(Scope::Changes)
@@ -238,6 +241,7 @@ impl Daemon {
                     u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
                 ));
                 tracing::info!("held up for {for_so_long}: probes of that time are not counted");
+                self.core.set_clock(clock());
                 self.core.handle(Event::HeldUp(gap), Instant::now());
             }
         }

@@ -47,6 +47,9 @@ fn a_wall_clock_that_is_wrong_by_years_changes_what_is_told_and_nothing_else() {
             Core::new(world.core.config().clone(), &before.maps.isps, world.network.clone(), clock).unwrap();
         world.wait(ms(20_000));
         assert_eq!(world.plan(), before, "{epoch_ms}");
+        world.core.set_clock(Clock { instant: world.now, epoch_ms: u64::MAX - epoch_ms });
+        world.wait(ms(20_000));
+        assert_eq!(world.plan(), before, "{epoch_ms}");
         let death = world.now;
         world.kill(0, &Family::ALL);
         while world.is_usable(0, Family::V4) {
