@@ -1,10 +1,11 @@
 //! The layout of the maps' keys and values. All integers are in host byte order, all addresses in network
 //! byte order. A change here is a change of [`ABI`].
 
+use crate::fast::SYN_CLASSES;
 use crate::{Address, BUCKETS, Family, MAX_ISPS, PolicyId};
 
 /// The version of all layouts here; the maps are pinned in a folder of this name.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
 pub const ISP_ENTRIES: u32 = 1 + MAX_ISPS as u32;
@@ -277,6 +278,10 @@ pub struct IspCounters {
     pub fast_rx: Count,
     /// Flows among what was steered: how often a packet was of a flow not seen lately.
     pub new_flows: u64,
+    /// Answers to SYN that were received on its device ([`crate::fast::Headers::answers_syn`]).
+    pub syn_answers: u64,
+    /// SYN without ACK that its device sent, again or not, by the class of whom they are for ([`crate::fast::syn_class`]).
+    pub syns: [u32; SYN_CLASSES],
 }
 
 /// The value of `ISPS`: what the daemon knows of an ISP that must outlive it, for `status` and for the next daemon.

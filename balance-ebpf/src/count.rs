@@ -23,19 +23,23 @@ pub(crate) fn steered(isp: IspId, bytes: u32, is_new: bool) {
     }
 }
 
-/// Counts a packet that an ISP's device received.
+/// Counts a packet that an ISP's device received, and whether it answers a SYN.
 #[inline(always)]
-pub(crate) fn received(isp: u8, bytes: u32) {
+pub(crate) fn received(isp: u8, bytes: u32, answers_syn: bool) {
     if let Some(counters) = counters(isp) {
         add(&mut counters.rx, bytes);
+        counters.syn_answers += u64::from(answers_syn);
     }
 }
 
-/// Counts a packet that an ISP's device is about to send.
+/// Counts a packet that an ISP's device is about to send, and, if it is a SYN, whom of which class that asks.
 #[inline(always)]
-pub(crate) fn sent(isp: u8, bytes: u32) {
+pub(crate) fn sent(isp: u8, bytes: u32, syn_class: Option<usize>) {
     if let Some(counters) = counters(isp) {
         add(&mut counters.tx, bytes);
+        if let Some(syns) = syn_class.and_then(|class| counters.syns.get_mut(class)) {
+            *syns = syns.wrapping_add(1);
+        }
     }
 }
 

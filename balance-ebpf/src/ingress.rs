@@ -49,7 +49,7 @@ pub(crate) fn from_isp<const L3: usize>(context: &TcContext) -> bool {
         && is_traffic(&skb, link_layer(L3))
         && let Some(device) = device_of(&skb)
     {
-        count::received(device.isp, context.len());
+        count::received(device.isp, context.len(), false);
     }
     matches!(done, Done::Forwarded)
 }
@@ -95,7 +95,7 @@ fn from_isp_family<A: Cached, const L3: usize>(skb: &Skb<'_>) -> Done {
     }
     if let Some(device) = device_of(skb) {
         if skb.kind() == PACKET_HOST {
-            count::received(device.isp, skb.0.len());
+            count::received(device.isp, skb.0.len(), headers.answers_syn());
         }
         if let (Some(key), Some(settings)) = (key, SETTINGS.get(0)) {
             learn::snapshot::<A, L3>(skb, &headers, key, headers.flow().hash(settings.seed), device);
@@ -118,7 +118,7 @@ fn goes_fast<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Headers<A>, ke
     if headers.may_go_fast() {
         return forward::<A, L3>(skb, headers, key);
     }
-    if headers.ends && A::FLOWS.get_ptr(key).is_some() {
+    if headers.ends() && A::FLOWS.get_ptr(key).is_some() {
         // Failing, it was gone already.
         let _ = A::FLOWS.remove(key);
     }

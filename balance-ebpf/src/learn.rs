@@ -3,7 +3,9 @@
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_set_hash, bpf_set_hash_invalid};
 use aya_ebpf::programs::TcContext;
 use balance_common::Family;
-use balance_common::fast::{Arrival, Departure, Entry, Headers, Key, Mac, Snapshot, V4, V6, Words, learn};
+use balance_common::fast::{
+    Arrival, Departure, Entry, Headers, Key, Mac, Snapshot, V4, V6, Words, learn, syn_class,
+};
 use balance_common::layout::{Device, SNAPSHOTS, Seen};
 
 use crate::count;
@@ -43,10 +45,16 @@ pub(crate) fn egress<const L3: usize>(context: &TcContext) {
         return;
     }
     let Some(device) = device_of(&skb) else { return };
+    let family = skb.family(L3);
     if device.isp != 0 {
-        count::sent(device.isp, context.len());
+        let syn = match family {
+            Some(Family::V4) => syn_class::<V4, _>(&skb.direct(), L3),
+            Some(Family::V6) => syn_class::<V6, _>(&skb.direct(), L3),
+            None => None,
+        };
+        count::sent(device.isp, context.len(), syn);
     }
-    match skb.family(L3) {
+    match family {
         Some(Family::V4) => learn_from::<V4, L3>(&skb, device),
         Some(Family::V6) => learn_from::<V6, L3>(&skb, device),
         None => {}

@@ -215,7 +215,7 @@ pub fn learn<A: Ip>(before: &Snapshot<A>, after: &Headers<A>, departure: &Depart
         && (after.l4 != L4::Echo || echo_kind(old.ports) == echo_kind(after.ports));
     let same_packet = before.fixed == after.fixed && before.ttl == after.ttl.wrapping_add(1) && same_kind;
     // From one ISP to another is nobody's way.
-    if !same_packet || after.ends || (before.isp != 0 && departure.isp != 0) {
+    if !same_packet || after.ends() || (before.isp != 0 && departure.isp != 0) {
         return None;
     }
     let address_change =

@@ -5,10 +5,16 @@ use super::{Ip, Words};
 use crate::packet::protocol;
 use crate::{Family, Flow};
 
+/// How many classes there are of hosts that are asked for TCP connections.
+pub const SYN_CLASSES: usize = 16;
+
 const ETHERNET_PADDED: usize = 60;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
+const ACK: u8 = 16;
+const SYN_ACK: u8 = SYN | ACK;
+const RST_ACK: u8 = RST | ACK;
 
 /// The transport protocols that the fast path knows. Others have no ports to tell flows apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +42,8 @@ pub struct Headers<A> {
     pub l4: L4,
     /// Time to live, or hop limit.
     pub ttl: u8,
-    /// It begins or ends a connection (SYN, FIN or RST).
-    pub ends: bool,
+    /// The flags of TCP, those of its fourteenth byte (RFC 9293, 3.1); 0 for others.
+    pub flags: u8,
     /// Where the IP header is.
     pub l3: usize,
     /// Where the transport header is.
@@ -65,14 +71,14 @@ impl<A: Ip> Headers<A> {
         let transport = l3 + header;
         let (source, destination) = A::read(packet, l3)?;
         let room = (length as usize).checked_sub(header)?;
-        let (l4, ports, ends, l4_fixed) = parse_l4::<A, W>(packet, protocol, transport, room)?;
+        let (l4, ports, flags, l4_fixed) = parse_l4::<A, W>(packet, protocol, transport, room)?;
         Some(Self {
             source,
             destination,
             ports,
             l4,
             ttl,
-            ends,
+            flags,
             l3,
             transport,
             length,
@@ -106,7 +112,25 @@ impl<A: Ip> Headers<A> {
     /// begin and end.
     #[inline(always)]
     pub const fn may_go_fast(&self) -> bool {
-        self.ttl > 1 && !self.ends
+        self.ttl > 1 && !self.ends()
+    }
+
+    /// Does it begin or end a connection (SYN, FIN or RST)?
+    #[inline(always)]
+    pub const fn ends(&self) -> bool {
+        self.flags & (FIN | SYN | RST) != 0
+    }
+
+    /// Does it answer who asks for a connection: by SYN and ACK, or with the refusal of a host that has no such port, which is of
+    /// sequence number 0 (RFC 9293, 3.10.7.1)?
+    #[inline(always)]
+    pub const fn answers_syn(&self) -> bool {
+        let [_, fixed] = self.fixed;
+        match self.flags & (SYN | RST | ACK) {
+            SYN_ACK => true,
+            RST_ACK => fixed >> 32 == 0,
+            _ => false,
+        }
     }
 
     /// Is it of a protocol that conntrack has helpers for, which look into every packet and may rewrite what is in there (FTP, TFTP,
@@ -162,18 +186,47 @@ impl<A: Ip> Headers<A> {
     }
 }
 
+/// The class of whom a packet of `A`'s family asks for a TCP connection: of its destination, below [`SYN_CLASSES`]. None if it is
+/// something else; one with IPv4 options or extension headers is left out.
+#[inline(always)]
+pub fn syn_class<A: Ip, W: Words + ?Sized>(packet: &W, l3: usize) -> Option<usize> {
+    let (protocol, header): (u8, usize) = match A::FAMILY {
+        Family::V4 => (packet.get(l3 + 9)?, 20),
+        Family::V6 => (packet.get(l3 + 6)?, 40),
+    };
+    if protocol != protocol::TCP {
+        return None;
+    }
+    // An IPv4 header of another length would have the flags elsewhere.
+    let [version, _] = packet.get::<u16>(l3)?.to_ne_bytes();
+    let flags: u8 = packet.get(l3 + header + 13)?;
+    if (matches!(A::FAMILY, Family::V4) && version != 0x45) || flags & (SYN | ACK | RST | FIN) != SYN {
+        return None;
+    }
+    let destination: u32 = match A::FAMILY {
+        Family::V4 => packet.get(l3 + 16)?,
+        Family::V6 => {
+            let words: [u32; 4] =
+                [packet.get(l3 + 24)?, packet.get(l3 + 28)?, packet.get(l3 + 32)?, packet.get(l3 + 36)?];
+            words[0] ^ words[1] ^ words[2] ^ words[3]
+        }
+    };
+    // Fibonacci hashing: the upper bits depend on all.
+    Some((destination.wrapping_mul(0x9e37_79b1) >> 28) as usize)
+}
+
 const fn has_helper(port: u16) -> bool {
     matches!(port, 21 | 69 | 111 | 137 | 161 | 554 | 1719 | 1720 | 1723 | 5060 | 6667 | 10080)
 }
 
-/// Protocol, ports, whether it begins or ends a connection, and what is fixed.
+/// Protocol, ports, flags, and what is fixed.
 #[inline(always)]
 fn parse_l4<A: Ip, W: Words + ?Sized>(
     packet: &W,
     protocol: u8,
     transport: usize,
     room: usize,
-) -> Option<(L4, u32, bool, u64)> {
+) -> Option<(L4, u32, u8, u64)> {
     match protocol {
         protocol::TCP if room >= 20 => {
             let ports = packet.get(transport)?;
@@ -183,12 +236,12 @@ fn parse_l4<A: Ip, W: Words + ?Sized>(
             // The checksum must be there too.
             let _: u16 = packet.get(transport + 16)?;
             let fixed = u64::from(sequence) << 32 | u64::from(acknowledged);
-            Some((L4::Tcp, ports, flags & (FIN | SYN | RST) != 0, fixed))
+            Some((L4::Tcp, ports, flags, fixed))
         }
         protocol::UDP if room >= 8 => {
             let (ports, length): (u32, u16) = (packet.get(transport)?, packet.get(transport + 4)?);
             let checksum: u16 = packet.get(transport + 6)?;
-            Some((L4::Udp, ports, false, u64::from(length) << 1 | u64::from(checksum == 0)))
+            Some((L4::Udp, ports, 0, u64::from(length) << 1 | u64::from(checksum == 0)))
         }
         protocol::ICMP | protocol::ICMPV6 if room >= 8 => {
             let (kind, code): (u8, u8) = (packet.get(transport)?, packet.get(transport + 1)?);
@@ -199,7 +252,7 @@ fn parse_l4<A: Ip, W: Words + ?Sized>(
             let [i0, i1] = packet.get::<u16>(transport + 4)?.to_ne_bytes();
             let sequence: u16 = packet.get(transport + 6)?;
             let ports = u32::from_ne_bytes([i0, i1, kind, code]);
-            (is_echo && code == 0).then_some((L4::Echo, ports, false, u64::from(sequence)))
+            (is_echo && code == 0).then_some((L4::Echo, ports, 0, u64::from(sequence)))
         }
         _ => None,
     }

@@ -12,7 +12,7 @@ mod rewrite;
 mod tests;
 
 pub use entry::{Arrival, Departure, Entry, Flags, Key, Mac, Origin, Snapshot, learn};
-pub use headers::{Headers, L4};
+pub use headers::{Headers, L4, SYN_CLASSES, syn_class};
 pub use rewrite::{ChecksumChange, Rewrite, rewrite};
 
 use core::ffi::c_void;

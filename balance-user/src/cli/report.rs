@@ -88,6 +88,12 @@ pub struct Isp {
     pub fast_packets: Option<u64>,
     /// Packets that went through the kernel.
     pub slow_packets: Option<u64>,
+    /// SYN sent by it: TCP connections that were asked for, a repeated one again.
+    pub syn_sent: Option<u64>,
+    /// Answers to SYN received by it, be they refusals.
+    pub syn_answered: Option<u64>,
+    /// Milliseconds since something came in by it.
+    pub received_ms_ago: Option<u64>,
     /// Since when it has been in this state; RFC 3339 in UTC, to the second.
     #[serde(with = "rfc3339")]
     pub since: Option<SystemTime>,
@@ -221,6 +227,9 @@ mod samples {
             rx_bytes: None,
             fast_packets: None,
             slow_packets: None,
+            syn_sent: None,
+            syn_answered: None,
+            received_ms_ago: None,
             since: None,
             reason: None,
         }
@@ -305,7 +314,7 @@ mod tests {
         report.acceleration = vec![accelerated("ppp0", "tc", Some("ppp0 has no Ethernet header"))];
         report.isps[0].share = 1.0 / 3.0;
         report.isps[0].tx_bytes = Some(u64::MAX);
-        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"since":"2024-10-00","reason":null}],"policies":[{"name":"default","sticky":"flow","last_resort":"main","isps":[{"name":"CABLE","ipv4":0.75,"ipv6":0.6667}]}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"],"failed_announcements":["mail to root@localhost failed: no answer within 30s"]}"#;
+        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"syn_sent":null,"syn_answered":null,"received_ms_ago":null,"since":"2024-10-00","reason":null}],"policies":[{"name":"default","sticky":"flow","last_resort":"main","isps":[{"name":"CABLE","ipv4":0.75,"ipv6":0.6667}]}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"],"failed_announcements":["mail to root@localhost failed: no answer within 30s"]}"#;
         let since = humantime::format_rfc3339_seconds(report.isps[0].since.unwrap()).to_string();
         assert!(since.ends_with("T22:00:00Z"), "{since}");
         assert_eq!(serde_json::to_string(&report).unwrap(), expected.replace("2024-10-00", &since));

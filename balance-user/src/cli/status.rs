@@ -15,7 +15,7 @@ use super::report::{self, Daemon, Forced, Isp, Policy, Report, Share, State};
 use crate::config::policy::{LAST_RESORTS, LastResort, STICKY};
 use crate::conntrack;
 use crate::control::{DeviceAcceleration, LocalTraffic, Request, Response, ask};
-use crate::core::{Quality, last_resort_of};
+use crate::core::{Attempts, Quality, last_resort_of};
 use crate::daemon::Instance;
 use crate::datapath::{Maps, Pins, instances, marks_local_sockets};
 use crate::devices::Kind;
@@ -160,6 +160,9 @@ fn isp(
         rx_bytes: Some(rx.bytes),
         fast_packets: Some(counters.fast_tx.and(counters.fast_rx).packets),
         slow_packets: Some(counters.tx.and(counters.rx).packets),
+        syn_sent: Some(Attempts { syns: counters.syns, answers: counters.syn_answers }.asked()),
+        syn_answered: Some(counters.syn_answers),
+        received_ms_ago: quality.received_ms_ago,
         since: (entry.since != 0).then(|| UNIX_EPOCH + Duration::from_millis(entry.since)),
         reason: quality.reason,
     })

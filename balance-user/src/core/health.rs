@@ -66,7 +66,8 @@
 //! it is degraded; below all lower limits for `restored_after` it is not any more.
 //!
 //! # Traffic
-//! Silence raises doubt at once. What keeps coming in ([`Passive`]) vouches for a suspect path for `vouch` at most: a full line
+//! Silence raises doubt at once, and so do TCP connections that do not come about ([`Connecting`]); while probes are answered that
+//! makes it degraded, never down. What keeps coming in ([`Passive`]) vouches for a suspect path for `vouch` at most: a full line
 //! loses probes, but is alive.
 //!
 //! # Coming back
@@ -79,6 +80,7 @@
 //! A target that cannot be asked in a family (a name without an address of it, the gateway of a point-to-point device)
 //! does not count there, until it answers or fails. Where none counts the path alone decides: up when it is there (after `up_after` where it had been up before), down when not.
 
+mod attempts;
 mod damping;
 mod inapplicable;
 mod passive;
@@ -96,6 +98,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+pub use attempts::{Attempts, Connecting, Unanswered};
 use damping::Damping;
 pub use passive::{Evidence, Passive, Traffic};
 use quality::Standing;
@@ -157,8 +160,10 @@ pub struct Health {
     doubt_since: Instant,
     /// When traffic last said that it lives.
     heard: Option<Instant>,
-    /// When a silence last turned out to mean nothing.
+    /// When silence, or connections that do not come about, last turned out not to mean that it is dead.
     silence_refuted: Option<Instant>,
+    /// TCP connections that are asked for and do not come about.
+    unanswered: Option<Unanswered>,
 
     rtt: Rtt,
     rtts: BTreeMap<Target, Rtt>,
@@ -171,6 +176,7 @@ pub struct Health {
 enum Cause {
     None,
     Silence { sent: u64, within: Duration },
+    Unanswered(Unanswered),
     NoAnswer(Vec<Missing>),
     Adopted(State),
 }
@@ -205,6 +211,7 @@ impl Health {
             doubt_since: now,
             heard: None,
             silence_refuted: None,
+            unanswered: None,
             rtt: Rtt::default(),
             rtts: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -291,6 +298,9 @@ impl Health {
                 }
                 (None, Cause::None) => Reason::Starting(self.targets.clone()),
                 (None, Cause::Silence { sent, within }) => Reason::Silence { sent: *sent, within: *within },
+                (None, Cause::Unanswered(Unanswered { syns, lasts })) => {
+                    Reason::Unanswered { syns: *syns, lasts: *lasts }
+                }
                 (None, Cause::Adopted(state)) => Reason::Adopted(*state),
                 (None, Cause::NoAnswer(missing)) => {
                     let answers = missing.iter().filter_map(|missing| self.answers.get(&missing.target));
@@ -322,7 +332,12 @@ impl Health {
     /// What was measured of it.
     #[must_use]
     pub fn measured(&self) -> Measured {
-        Measured { loss: self.rounds.loss(self.need()), latency: self.rtt(), jitter: self.jitter() }
+        Measured {
+            loss: self.rounds.loss(self.need()),
+            latency: self.rtt(),
+            jitter: self.jitter(),
+            unanswered: self.unanswered.is_some(),
+        }
     }
 
     /// How long nothing must come back before that is worth a call of [`Self::silent`]: what the config says, but
@@ -388,15 +403,38 @@ impl Health {
 
     /// Other evidence than probes: so many packets were sent within [`Self::silence`] and nothing was received.
     pub fn silent(&mut self, sent: u64, now: Instant) {
-        let refuted = self.silence_refuted.is_some_and(|refuted| now < after(refuted, self.monitor.interval));
-        if self.belief == Belief::Up && self.counts() && !refuted {
+        if self.can_be_doubted(now) {
             self.suspect(Cause::Silence { sent, within: self.silence() }, now);
+        }
+    }
+
+    /// Other evidence than probes: what connections do not come about, if several do not and none does. That raises doubt once;
+    /// as long as it goes on with probes answered, it works badly.
+    pub fn connects(&mut self, unanswered: Option<Unanswered>, now: Instant) {
+        let before = std::mem::replace(&mut self.unanswered, unanswered);
+        if let (None, Some(unanswered)) = (before, unanswered)
+            && self.can_be_doubted(now)
+        {
+            self.suspect(Cause::Unanswered(unanswered), now);
+        }
+        if unanswered.is_some() {
+            self.assess(now);
         }
     }
 
     /// Other evidence than probes: so much comes in that the ISP must be alive ([`Evidence::Life`]).
     pub fn heard(&mut self, now: Instant) {
         self.heard = Some(now);
+    }
+
+    /// Nobody could look after it for so long. Whether what was asked then was answered in time nobody knows; and that time does not
+    /// count for what must last a while, except for how long it has been down.
+    pub fn held_up(&mut self, gap: Duration, now: Instant) {
+        let later = |then: Instant| after(then, gap).min(now);
+        self.forget_rounds(now);
+        self.returning = self.returning.map(|(start, first)| (later(start), first));
+        self.doubt_since = later(self.doubt_since);
+        self.standing.held_up(gap, now);
     }
 
     /// Says why there is no way to send anything (no device, no carrier, no gateway), or that there is one.
@@ -519,6 +557,12 @@ impl Health {
             };
         }
         Some(self.rounds.next_deadline().map_or(self.next_round, |deadline| deadline.min(self.next_round)))
+    }
+
+    /// Whether traffic may raise doubt. Not when a doubt of that kind was just refuted, and not if no probe could refute it.
+    fn can_be_doubted(&self, now: Instant) -> bool {
+        let refuted = self.silence_refuted.is_some_and(|refuted| now < after(refuted, self.monitor.interval));
+        self.belief == Belief::Up && self.counts() && !refuted
     }
 
     /// Whether it works well or badly, if it works.

@@ -1,19 +1,19 @@
 //! One ISP: what is configured, what is observed, and what follows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use balance_common::layout::{Forced, IspEntry, IspState};
 use balance_common::{Family, IspId};
 
 use super::absence::Absence;
-use super::health::{Evidence, Health, Passive, State};
+use super::health::{Connecting, Evidence, Health, Passive, State};
 use super::ipv6::{self, Delegated};
 use super::network::Network;
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
 use super::weigh::Worth;
-use super::{Clock, Quality, Traffic};
+use super::{Attempts, Clock, Quality, Traffic};
 use crate::config::{Ipv6Mode, IspConfig, Target, WEIGHTS};
 
 /// One ISP.
@@ -33,6 +33,7 @@ pub(super) struct Isp {
     paths: [Path; 2],
     /// What its device sends and receives.
     passive: Passive,
+    connecting: Connecting,
 }
 
 /// Whether an ISP works, as the operator is told it. Moments of doubt are not worth telling.
@@ -89,6 +90,7 @@ impl Isp {
             delegated: Delegated::default(),
             paths: Family::ALL.map(path),
             passive: Passive::default(),
+            connecting: Connecting::default(),
             config,
         }
     }
@@ -283,6 +285,23 @@ impl Isp {
         }
     }
 
+    /// Takes in what TCP connections were asked for by its device so far, and how many were answered.
+    pub(super) fn connects(&mut self, attempts: Attempts, now: Instant) {
+        let unanswered = self.connecting.observe(attempts, now);
+        for path in &mut self.paths {
+            path.health.connects(unanswered, now);
+        }
+    }
+
+    /// Nobody could look at anything for so long.
+    pub(super) fn held_up(&mut self, gap: Duration, now: Instant) {
+        self.passive.forget();
+        self.connecting.forget();
+        for path in &mut self.paths {
+            path.health.held_up(gap, now);
+        }
+    }
+
     /// The state of the ISP as a whole: the best of the families that it has, in doubt if one in use is.
     pub(super) fn state(&self) -> State {
         let states: Vec<State> = self
@@ -368,7 +387,7 @@ impl Isp {
 
     pub(super) fn quality(&self, now: Instant) -> Quality {
         let measured = self.paths.iter().find(|path| path.health.rtt().is_some());
-        let ms = |duration: std::time::Duration| duration.as_secs_f64() * 1000.0;
+        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
         let probed = self
             .paths
             .iter()
@@ -379,6 +398,10 @@ impl Isp {
             rtt_ms: measured.and_then(|path| path.health.rtt()).map(ms),
             jitter_ms: measured.and_then(|path| path.health.jitter()).map(ms),
             loss_percent: probed.map(|(path, _)| path.health.loss_percent()),
+            received_ms_ago: self.passive.last_received().map(|at| {
+                let ago = now.saturating_duration_since(at).as_millis();
+                u64::try_from(ago).unwrap_or(u64::MAX)
+            }),
             reason: (!reason.is_empty()).then_some(reason),
         }
     }

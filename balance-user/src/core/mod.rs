@@ -36,7 +36,7 @@ use crate::sysctl::SysctlFacts;
 use change::Changes;
 pub use forecast::Forecast;
 use health::Probe;
-pub use health::Traffic;
+pub use health::{Attempts, Traffic};
 pub(crate) use in_force::protocol_name;
 pub use isp::Fingerprint;
 use isp::{DOWN_ORDERS, Isp};
@@ -88,6 +88,10 @@ pub enum Event {
     },
     /// What the ISPs' devices have sent and received so far, in packets.
     Traffic(BTreeMap<IspId, Traffic>),
+    /// What TCP connections were asked for by the ISPs' devices so far, and how many were answered.
+    Attempts(BTreeMap<IspId, Attempts>),
+    /// Nobody could look at anything for so long: whoever calls was stopped, or the machine was asleep.
+    HeldUp(Duration),
     /// The operator changes a weight.
     SetWeight {
         /// The ISP.
@@ -240,6 +244,11 @@ impl Core {
         self.policies = Policies::new(&self.config, left);
     }
 
+    /// Somebody may have set the wall clock, or it went on while the machine was asleep. Only what is told depends on it.
+    pub const fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
     /// Uses these ISPs and no others.
     pub fn force_only(&mut self, names: &[String]) {
         for isp in self.isps.values_mut() {
@@ -276,6 +285,18 @@ impl Core {
                     if let Some(isp) = self.isps.get_mut(&id) {
                         isp.observe(traffic, now);
                     }
+                }
+            }
+            Event::Attempts(attempts) => {
+                for (id, attempts) in attempts {
+                    if let Some(isp) = self.isps.get_mut(&id) {
+                        isp.connects(attempts, now);
+                    }
+                }
+            }
+            Event::HeldUp(gap) => {
+                for isp in self.isps.values_mut() {
+                    isp.held_up(gap, now);
                 }
             }
             Event::SetWeight { isp, weight } => {
@@ -518,6 +539,8 @@ pub struct Quality {
     pub jitter_ms: Option<f64>,
     /// Lost probes, in percent.
     pub loss_percent: Option<f64>,
+    /// Milliseconds since something came in by its device; none if nothing has since the daemon started.
+    pub received_ms_ago: Option<u64>,
     /// Why it is in its state, if there is anything to say.
     pub reason: Option<String>,
 }

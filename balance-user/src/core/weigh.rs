@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn measured(ms: u64, loss: f64) -> Measured {
-        Measured { loss, latency: Some(Duration::from_millis(ms)), jitter: None }
+        Measured { loss, latency: Some(Duration::from_millis(ms)), ..Measured::default() }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::conntrack::{self, IspMark};
 use crate::control::{DeviceAcceleration, LocalTraffic};
 use crate::core::plan::{Plan, ProberPlan};
-use crate::core::{Core, Effect, Fingerprint, Traffic, nft_table_name};
+use crate::core::{Attempts, Core, Effect, Fingerprint, Traffic, nft_table_name};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
 use crate::monitor::{Outcome, Prober};
 use crate::nat;
@@ -164,17 +164,16 @@ impl Kernel {
         plan.maps.isps.values().map(|entry| entry.index).filter(|&index| index != 0).collect()
     }
 
-    /// The traffic of the ISPs so far.
-    pub(super) fn traffic(&self) -> BTreeMap<IspId, Traffic> {
-        let Some((_, plan)) = &self.applied else { return BTreeMap::new() };
-        plan.maps
-            .isps
-            .keys()
-            .filter_map(|&isp| {
-                let counters = self.maps.counters(isp).ok()?;
-                Some((isp, Traffic { tx: counters.all_tx().packets, rx: counters.all_rx().packets }))
+    /// The traffic of the ISPs so far, and what became of the connections that were asked for by them.
+    pub(super) fn traffic(&self) -> (BTreeMap<IspId, Traffic>, BTreeMap<IspId, Attempts>) {
+        let isps = self.applied.iter().flat_map(|(_, plan)| plan.maps.isps.keys());
+        let counters = isps.filter_map(|&isp| Some((isp, self.maps.counters(isp).ok()?)));
+        counters
+            .map(|(isp, counters)| {
+                let traffic = Traffic { tx: counters.all_tx().packets, rx: counters.all_rx().packets };
+                ((isp, traffic), (isp, Attempts { syns: counters.syns, answers: counters.syn_answers }))
             })
-            .collect()
+            .unzip()
     }
 
     /// Gives flows that are older than we are the mark of the ISP they use, so that they stay there.

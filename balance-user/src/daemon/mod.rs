@@ -10,6 +10,7 @@ mod failback;
 mod instance;
 mod kernel;
 mod pace;
+mod punctuality;
 mod reconciler;
 mod resets;
 mod scripts;
@@ -36,6 +37,7 @@ use crate::scripts::Occasion;
 pub use instance::{Instance, Lock, LockError};
 use kernel::Kernel;
 use pace::Pace;
+use punctuality::{Late, Punctuality};
 use scripts::ScriptRunner;
 pub use stop::stop;
 
@@ -85,6 +87,8 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
         looked: Instant::now(),
         reconcile: ticker(RECONCILE_INTERVAL),
         watchdog: watchdog(),
+        punctuality: Punctuality::start(),
+        was_late: false,
     };
     let effects = daemon.core.advance(Instant::now());
     daemon.kernel.apply(&daemon.core, Scope::Changes, effects).await;
@@ -121,6 +125,9 @@ struct Daemon {
     looked: Instant,
     reconcile: Interval,
     watchdog: Option<Interval>,
+    punctuality: Punctuality,
+    /// There may be answers that have come and could not be read yet.
+    was_late: bool,
 }
 
 struct Signals {
@@ -172,10 +179,12 @@ impl Daemon {
             }
             Some((request, answer)) = self.asked.recv() => self.answer(request, answer),
             () = sleep_until(look.into()) => {
-                let (traffic, now) = (self.kernel.traffic(), Instant::now());
+                self.mind_the_gap();
+                let ((traffic, attempts), now) = (self.kernel.traffic(), Instant::now());
                 self.looked = now;
                 self.pace.see(&traffic);
                 self.core.handle(Event::Traffic(traffic), now);
+                self.core.handle(Event::Attempts(attempts), now);
                 self.look_at_carrier().await
             }
             () = sleep_until(deadline.into()) => {
@@ -183,7 +192,10 @@ impl Daemon {
                 Next::Apply(scope)
             }
             scope = self.kernel.changed() => Next::Apply(scope),
-            _ = self.reconcile.tick() => Next::Apply(Scope::Everything),
+            _ = self.reconcile.tick() => {
+                self.core.set_clock(clock());
+                Next::Apply(Scope::Everything)
+            }
             () = tick(self.watchdog.as_mut()) => {
                 let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
                 Next::Apply(Scope::Changes)
@@ -218,6 +230,11 @@ impl Daemon {
     /// Answers that have arrived are taken in before time passes for the core: an answer must not count as late
     /// because we were.
     async fn advance(&mut self, scope: Scope) {
+        self.mind_the_gap();
+        if std::mem::take(&mut self.was_late) {
+            // Those who wait for answers get to read them.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         while let Ok(outcome) = self.outcomes.try_recv() {
             self.take_outcome(outcome);
         }
@@ -225,7 +242,25 @@ impl Daemon {
         self.kernel.apply(&self.core, scope, effects).await;
     }
 
+    /// To be called before anything is handed to the core that may be late because we are.
+    fn mind_the_gap(&mut self) {
+        match self.punctuality.look() {
+            Late::No => {}
+            Late::Hiccup => self.was_late = true,
+            Late::Gap(gap) => {
+                self.was_late = true;
+                let for_so_long = humantime::format_duration(Duration::from_millis(
+                    u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
+                ));
+                tracing::info!("held up for {for_so_long}: probes of that time are not counted");
+                self.core.set_clock(clock());
+                self.core.handle(Event::HeldUp(gap), Instant::now());
+            }
+        }
+    }
+
     fn take_outcome(&mut self, Outcome { isp, family, sequence, result }: Outcome) {
+        self.mind_the_gap();
         let event = match result {
             Ok(rtt) => Event::Answered { isp, family, sequence, rtt },
             Err(Failure::Inapplicable(why)) => Event::Inapplicable { isp, family, sequence, why },

@@ -104,6 +104,12 @@ impl Maps {
             fast_tx: sum.fast_tx.and(one.fast_tx),
             fast_rx: sum.fast_rx.and(one.fast_rx),
             new_flows: sum.new_flows.wrapping_add(one.new_flows),
+            syn_answers: sum.syn_answers.wrapping_add(one.syn_answers),
+            syns: std::array::from_fn(|class| {
+                let [sum, one] =
+                    [sum.syns, one.syns].map(|syns| syns.get(class).copied().unwrap_or_default());
+                sum.wrapping_add(one)
+            }),
         }))
     }
 

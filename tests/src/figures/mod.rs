@@ -2,6 +2,7 @@
 
 pub mod daemon;
 mod failover;
+mod services;
 mod steering;
 mod trials;
 

@@ -8,6 +8,7 @@ use balance_common::layout::{IspEntry, IspState};
 use balance_common::{Family, IspId};
 
 use super::failover::open_map;
+use super::services::{PORTAL_PORT, SITE, Services};
 use crate::addresses::INTERNET_V4;
 use crate::{Isp, Lab, Stream, Tunnel};
 
@@ -47,11 +48,17 @@ pub enum Fault {
     DeviceDeleted,
     /// One target of three does not answer any more.
     DeadTarget,
+    /// Whoever asks for a page gets a portal's; pings are answered. Both are targets, and both must answer.
+    CaptivePortal,
+    /// Names are not answered any more, and a name is all that is asked for.
+    DeadDns,
+    /// Names are not answered any more; two pings are, and two answers are enough.
+    DeadDnsOfThree,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::SilentDeath,
         Self::DeathBehindGateway,
         Self::LossOfSent,
@@ -62,12 +69,41 @@ impl Fault {
         Self::CarrierLoss,
         Self::DeviceDeleted,
         Self::DeadTarget,
+        Self::CaptivePortal,
+        Self::DeadDns,
+        Self::DeadDnsOfThree,
     ];
 
-    /// Whether the ISP cannot be used then.
+    /// Whether the ISP cannot be used then, as far as what its targets are asked tells.
     #[must_use]
-    pub fn is_fatal(self) -> bool {
-        !matches!(self, Self::HeavyLoss | Self::LatencyStep | Self::SaturatedUplink | Self::DeadTarget)
+    pub const fn is_fatal(self) -> bool {
+        match self {
+            Self::SilentDeath
+            | Self::DeathBehindGateway
+            | Self::LossOfSent
+            | Self::LossOfReceived
+            | Self::CarrierLoss
+            | Self::DeviceDeleted
+            | Self::CaptivePortal
+            | Self::DeadDns => true,
+            Self::HeavyLoss
+            | Self::LatencyStep
+            | Self::SaturatedUplink
+            | Self::DeadTarget
+            | Self::DeadDnsOfThree => false,
+        }
+    }
+
+    /// The targets of the ISPs, as in the config, and how many must answer.
+    fn targets(self) -> (String, u32) {
+        let ([second, third], page) = (dead_targets(), format!("\"http://{SITE}/generate_204\""));
+        let name = format!("\"dns://{SITE}/www.example\"");
+        match self {
+            Self::CaptivePortal => (format!("\"{INTERNET_V4}\", {page}"), 2),
+            Self::DeadDns => (name, 1),
+            Self::DeadDnsOfThree => (format!("\"{INTERNET_V4}\", \"{second}\", {name}"), 2),
+            _ => (format!("\"{INTERNET_V4}\", \"{second}\", \"{third}\""), 1),
+        }
     }
 }
 
@@ -98,9 +134,18 @@ pub enum Noticed {
 /// # Errors
 /// When the lab or the daemon fails, or the ISP does not come back after a fault.
 pub fn trials(fault: Fault, traffic: Traffic, runs: u32, watched: Duration) -> anyhow::Result<Vec<Noticed>> {
-    let scene = Scene::set_up(fault)?;
-    let daemon = scene.start()?;
+    let set_up = || -> anyhow::Result<_> {
+        let scene = Scene::set_up(fault)?;
+        let daemon = scene.start(fault)?;
+        Ok((scene, daemon))
+    };
+    let mut there = set_up()?;
     let once = |run| {
+        // What loses packets is remembered for minutes.
+        if run > 0 && matches!(fault, Fault::HeavyLoss | Fault::SaturatedUplink) {
+            there = set_up()?;
+        }
+        let (scene, daemon) = &there;
         scene.try_once(fault, traffic, run, watched).with_context(|| {
             format!("{fault:?}, {traffic:?}, run {run}; the daemon said:\n{}", daemon.stderr())
         })
@@ -114,7 +159,7 @@ pub fn trials(fault: Fault, traffic: Traffic, runs: u32, watched: Duration) -> a
 /// When the lab or the daemon fails.
 pub fn false_alarms(percent: u8, traffic: Traffic, watched: Duration) -> anyhow::Result<u32> {
     let scene = Scene::set_up(Fault::HeavyLoss)?;
-    let _daemon = scene.start()?;
+    let _daemon = scene.start(Fault::HeavyLoss)?;
     let running = scene.run_traffic(traffic, TRAFFIC)?;
     scene.victim().set_loss(percent)?;
     let mut alarms = 0;
@@ -130,6 +175,8 @@ pub fn false_alarms(percent: u8, traffic: Traffic, watched: Duration) -> anyhow:
 }
 
 struct Scene {
+    // First, before their machines.
+    _services: [Services; 2],
     lab: Lab,
     /// In place of the victim's veth, where its packets have to be delayed.
     line: Option<Tunnel>,
@@ -146,16 +193,18 @@ impl Scene {
     fn set_up(fault: Fault) -> anyhow::Result<Self> {
         let lab = Lab::new()?;
         let line = (fault == Fault::LatencyStep).then(|| lay_line(&lab)).transpose()?;
-        Ok(Self { lab, line })
+        let services = [Services::start(lab.internet())?, Services::portal(lab.isp(VICTIM).host())?];
+        Ok(Self { _services: services, lab, line })
     }
 
-    fn start(&self) -> anyhow::Result<crate::Daemon> {
-        let targets = dead_targets().map(|target| format!("\"{target}\"")).join(", ");
-        let three = format!("targets = [\"{INTERNET_V4}\", {targets}]");
+    fn start(&self, fault: Fault) -> anyhow::Result<crate::Daemon> {
+        let (targets, quorum) = fault.targets();
+        let targets = format!("targets = [{targets}]");
         let config = self.lab.config();
         // IPv6 goes by the health of IPv4 then.
-        let lines = config.lines().map(|line| if line.starts_with("targets") { &three } else { line });
-        let monitor = "[monitor]\nup_after = \"500ms\"\nup_after_max = \"500ms\"\n";
+        let lines = config.lines().map(|line| if line.starts_with("targets") { &targets } else { line });
+        let monitor =
+            format!("[monitor]\nquorum = {quorum}\nup_after = \"500ms\"\nup_after_max = \"500ms\"\n");
         self.lab.write_config(&format!("{}\n{monitor}", lines.collect::<Vec<_>>().join("\n")))?;
         let daemon = self.lab.start(&[])?;
         self.lab.wait_all_up()?;
@@ -189,8 +238,8 @@ impl Scene {
         self.happen(fault)?;
         let noticed = self.watch(|state| match (state.usable, state.is_degraded) {
             (false, _) => Some(Noticed::Unusable(start.elapsed())),
-            (true, true) => Some(Noticed::Degraded(start.elapsed())),
-            (true, false) => (start.elapsed() >= watched).then_some(Noticed::Nothing),
+            (true, true) if !fault.is_fatal() => Some(Noticed::Degraded(start.elapsed())),
+            (true, _) => (start.elapsed() >= watched).then_some(Noticed::Nothing),
         })?;
         running.map(Stream::stop).transpose()?;
         self.mend(fault)?;
@@ -210,6 +259,13 @@ impl Scene {
             Fault::CarrierLoss => isp.set_carrier(false),
             Fault::DeviceDeleted => self.lab.unplug(VICTIM),
             Fault::DeadTarget => self.kill_target(),
+            Fault::CaptivePortal => {
+                let portal = format!("iifname router tcp dport 80 redirect to :{PORTAL_PORT}");
+                self.trouble("type nat hook prerouting priority -100", &portal)
+            }
+            Fault::DeadDns | Fault::DeadDnsOfThree => {
+                self.trouble("type filter hook forward priority -20", "udp dport 53 drop")
+            }
         }
     }
 
@@ -225,6 +281,9 @@ impl Scene {
             Fault::CarrierLoss => isp.set_carrier(true),
             Fault::DeviceDeleted => self.lab.plug(VICTIM),
             Fault::DeadTarget => self.lab.internet().sh("nft delete table inet dead").map(drop),
+            Fault::CaptivePortal | Fault::DeadDns | Fault::DeadDnsOfThree => {
+                isp.host().sh("nft delete table inet trouble").map(drop)
+            }
         }
     }
 
@@ -239,6 +298,13 @@ impl Scene {
             "table inet dead {{ chain in {{ type filter hook input priority 0; ip daddr {target} drop; }} }}"
         );
         self.lab.internet().feed("nft", &["-f", "-"], &rules)?;
+        Ok(())
+    }
+
+    /// What the ISP's machine does with what it should forward.
+    fn trouble(&self, hook: &str, rule: &str) -> anyhow::Result<()> {
+        let rules = format!("table inet trouble {{\nchain it {{\n{hook}\n{rule}\n}}\n}}");
+        self.victim().host().feed("nft", &["-f", "-"], &rules)?;
         Ok(())
     }
 

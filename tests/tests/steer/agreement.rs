@@ -150,7 +150,7 @@ impl Translation {
         let mac = Mac([half(0), half(2), half(4)]);
         let snapshot = Snapshot::new(&headers, key, 1, &Arrival { mac, isp: 0, hash: 0 });
         let mut after = headers;
-        (after.ttl, after.ends) = (headers.ttl.wrapping_sub(1), false);
+        (after.ttl, after.flags) = (headers.ttl.wrapping_sub(1), 0);
         if random.below(4) > 0 {
             after.source = A::random(random);
         }

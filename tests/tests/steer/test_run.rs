@@ -3,16 +3,34 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use balance_common::layout::Verdict;
+use balance_common::fast::{Headers, V4, V6, syn_class};
+use balance_common::layout::{IspCounters, Verdict};
 use balance_common::packet::{LinkLayer, flow_of, is_traffic};
 use balance_common::{Family, Flow, IspId};
-use balance_lab::packet::{Ipv4, Ipv6, Payload};
+use balance_lab::packet::tcp_flag::{ACK, FIN, RST, SYN};
+use balance_lab::packet::{Ipv4, Ipv6, Payload, Segment};
 use balance_lab::ready;
 
 use crate::fixtures::{FAR_V4, FAR_V6, Fixture, LAN_V4, LAN_V6, fixtures, frame_v4, frame_v6};
 use crate::kernel::{FOREIGN, Fate, Kernel, MASK, TCX_NEXT, VERDICTS, add};
 
 const FOUR: [&[u16]; 2] = [&[3, 1, 2, 2], &[1, 2, 3, 4]];
+
+fn syn_class_of(frame: &[u8]) -> Option<usize> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => syn_class::<V4, _>(frame, 14),
+        [0x86, 0xdd] => syn_class::<V6, _>(frame, 14),
+        _ => None,
+    }
+}
+
+fn answers_syn(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) => Headers::<V4>::parse(frame, 14, frame.len()).is_some_and(|it| it.answers_syn()),
+        Some([0x86, 0xdd]) => Headers::<V6>::parse(frame, 14, frame.len()).is_some_and(|it| it.answers_syn()),
+        _ => false,
+    }
+}
 
 /// A packet through the kernel: it is as the host expects, and nothing but the mark has changed.
 fn check(kernel: &Kernel, name: &str, packet: &[u8], mark: u32) -> Fate {
@@ -154,8 +172,12 @@ fn what_an_isp_sends_and_receives_is_counted_and_nothing_else_happens_to_it() {
             // The bare IP packets' first bytes are no address of the device.
             if bytes.starts_with(&[0; 6]) && is_traffic(&bytes[..], LinkLayer::Ethernet) {
                 add(&mut counters.isp(isp).rx, bytes.len());
+                counters.isp(isp).syn_answers += u64::from(answers_syn(&bytes));
             }
             add(&mut counters.isp(isp).tx, bytes.len());
+            if let Some(class) = syn_class_of(&bytes) {
+                counters.isp(isp).syns[class] += 1;
+            }
         }
         assert_eq!(kernel.counters(), counters);
     }
@@ -169,6 +191,44 @@ fn what_an_isp_sends_and_receives_is_counted_and_nothing_else_happens_to_it() {
         kernel.run("isp_ingress", &broadcast, 0).unwrap();
     }
     assert_eq!(kernel.counters(), counters, "proof of nothing was counted");
+}
+
+#[test]
+fn connections_that_are_asked_for_and_answered_are_counted_and_nothing_else_is_taken_for_them() {
+    if !ready() {
+        return;
+    }
+    let isp = IspId::new(2).unwrap();
+    for link_layer in [LinkLayer::Ethernet, LinkLayer::Ip] {
+        let mut kernel = Kernel::new(FOUR);
+        kernel.set_device(link_layer, isp.get());
+        let skipped = if link_layer == LinkLayer::Ip { 14 } else { 0 };
+        for flags in 0..=u8::MAX {
+            for sequence in [0, 7] {
+                let segment = Segment { flags, sequence, ..Segment::default() };
+                let tcp = Payload::segment(443, 40_000, &segment);
+                for frame in [
+                    frame_v4(&Ipv4::new(FAR_V4, LAN_V4).carrying(&tcp)),
+                    frame_v6(&Ipv6::new(FAR_V6, LAN_V6).carrying(&tcp)),
+                ] {
+                    let before = *kernel.counters().isp(isp);
+                    for program in ["isp_ingress", "egress"] {
+                        kernel.run(program, &frame[skipped..], 0).unwrap();
+                    }
+                    let after = *kernel.counters().isp(isp);
+                    let asked = flags & (FIN | SYN | RST | ACK) == SYN;
+                    let answered = flags & (SYN | RST | ACK) == SYN | ACK
+                        || flags & (SYN | RST | ACK) == RST | ACK && sequence == 0;
+                    let syns = |of: &IspCounters| of.syns.iter().sum::<u32>();
+                    assert_eq!(syns(&after) - syns(&before), u32::from(asked), "{flags:#x}");
+                    // The first bytes of bare IP packets are no address of the device.
+                    if link_layer == LinkLayer::Ethernet {
+                        assert_eq!(after.syn_answers - before.syn_answers, u64::from(answered), "{flags:#x}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[test]

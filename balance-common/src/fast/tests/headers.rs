@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::fast::{SYN_CLASSES, syn_class};
 use crate::packet::{LinkLayer, flow_of};
 
 /// Does the parser that steers agree, if this one takes the packet?
@@ -56,7 +57,7 @@ fn is_understood<A: TestIp>(content: &Content, ends: &Ends<A>) -> Result<(), Tes
         return Err(TestCaseError::fail(format!("no headers: {frame:02x?}")));
     };
     prop_assert_eq!((headers.source, headers.destination), (ends.source, ends.destination));
-    prop_assert_eq!((headers.l4, headers.ttl, headers.ends), (content.l4, content.ttl, false));
+    prop_assert_eq!((headers.l4, headers.ttl, headers.ends()), (content.l4, content.ttl, false));
     prop_assert_eq!(headers.transport, ETHERNET + A::HEADER);
     let whole = ETHERNET + usize::from(headers.length);
     prop_assert_eq!(frame.len(), whole.max(SHORTEST_FRAME));
@@ -137,7 +138,7 @@ fn what_begins_or_ends_a_connection_or_its_own_life_does_not_go_fast() {
         let (content, v4, _) = sample(L4::Tcp);
         let headers = headers::<V4>(&Content { tcp_flags: flags, ..content }.between(&v4)).unwrap();
         let has_fin_syn_rst = flags & 7 != 0;
-        assert_eq!(headers.ends, has_fin_syn_rst, "{flags:#x}");
+        assert_eq!(headers.ends(), has_fin_syn_rst, "{flags:#x}");
         assert_eq!(headers.may_go_fast(), !has_fin_syn_rst, "{flags:#x}");
     }
     for (ttl, expected) in [(0, false), (1, false), (2, true), (255, true)] {
@@ -145,6 +146,49 @@ fn what_begins_or_ends_a_connection_or_its_own_life_does_not_go_fast() {
         let content = Content { ttl, ..content };
         assert_eq!(headers::<V4>(&content.between(&v4)).unwrap().may_go_fast(), expected, "{ttl}");
         assert_eq!(headers::<V6>(&content.between(&v6)).unwrap().may_go_fast(), expected, "{ttl}");
+    }
+}
+
+#[test]
+fn a_question_for_a_connection_and_its_answers_are_told_by_their_flags() {
+    for flags in 0..=u8::MAX {
+        for first in [0, 1] {
+            let (content, v4, v6) = sample(L4::Tcp);
+            let content = Content { tcp_flags: flags, sequence: [first, 2], ..content };
+            let frames = [content.between(&v4), content.between(&v6)];
+            let asks =
+                [syn_class::<V4, _>(&frames[0][..], ETHERNET), syn_class::<V6, _>(&frames[1][..], ETHERNET)];
+            let expected = flags & 0x17 == 2;
+            assert_eq!(
+                asks.map(|class| class.is_some_and(|class| class < SYN_CLASSES)),
+                [expected; 2],
+                "{flags:#x}"
+            );
+            let answers = [
+                headers::<V4>(&frames[0]).unwrap().answers_syn(),
+                headers::<V6>(&frames[1]).unwrap().answers_syn(),
+            ];
+            let expected = flags & 0x16 == 0x12 || flags & 0x16 == 0x14 && first == 0;
+            assert_eq!(answers, [expected; 2], "{flags:#x}");
+        }
+    }
+    let (content, v4, _) = sample(L4::Udp);
+    assert_eq!(syn_class::<V4, _>(&content.between(&v4)[..], ETHERNET), None);
+}
+
+#[test]
+fn hosts_that_are_asked_are_spread_over_all_classes() {
+    let (content, v4, v6) = sample(L4::Tcp);
+    let content = Content { tcp_flags: 2, ..content };
+    let mut counts = [[0; SYN_CLASSES]; 2];
+    for host in 0..1600_u32 {
+        let v4 = Ends { destination: V4(host.to_be()), ..v4 };
+        let v6 = Ends { destination: V6([3, u64::from(host).to_be()]), ..v6 };
+        counts[0][syn_class::<V4, _>(&content.between(&v4)[..], ETHERNET).unwrap()] += 1;
+        counts[1][syn_class::<V6, _>(&content.between(&v6)[..], ETHERNET).unwrap()] += 1;
+    }
+    for count in counts.as_flattened() {
+        assert!((50..200).contains(count), "{counts:?}");
     }
 }
 

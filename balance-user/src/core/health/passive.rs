@@ -43,6 +43,7 @@ pub struct Passive {
     /// The latest observations, oldest first.
     recent: VecDeque<(Instant, Traffic)>,
     silence: Option<Silence>,
+    received: Option<Instant>,
 }
 
 /// Packets went out and none came in.
@@ -86,6 +87,7 @@ impl Passive {
         let Some((then, before)) = before else { return Evidence::None };
         if traffic.rx != before.rx {
             self.silence = None;
+            self.received = Some(now);
             return if self.vouches(traffic, now) { Evidence::Life } else { Evidence::None };
         }
         if traffic.tx == before.tx && self.silence.is_none() {
@@ -98,6 +100,17 @@ impl Passive {
             return Evidence::None;
         }
         Evidence::Silence { sent, lasts: now.saturating_duration_since(silence.since) }
+    }
+
+    /// When something was last seen to have come in.
+    #[must_use]
+    pub fn last_received(&self) -> Option<Instant> {
+        self.received
+    }
+
+    /// What was observed before says nothing any more.
+    pub fn forget(&mut self) {
+        *self = Self { received: self.received, ..Self::default() };
     }
 
     fn vouches(&self, traffic: Traffic, now: Instant) -> bool {

@@ -29,6 +29,10 @@ enum Line {
 #[derive(Clone, Debug)]
 enum Event {
     Silent,
+    /// TCP connections do not come about, or do again.
+    Unanswered(bool),
+    /// Nobody looks after it for so long.
+    HeldUp(Duration),
     Path(bool),
     OthersUsable(bool),
     Targets(usize),
@@ -111,6 +115,16 @@ impl World {
         let before = self.health.state();
         match event {
             Event::Silent => self.health.silent(7, self.now),
+            Event::Unanswered(unanswered) => {
+                let unanswered = unanswered.then_some(Unanswered { syns: 9, lasts: ms(1000) });
+                self.health.connects(unanswered, self.now);
+            }
+            Event::HeldUp(gap) => {
+                self.now += *gap;
+                self.answers.clear();
+                self.health.held_up(*gap, self.now);
+                assert_eq!(self.health.state(), before, "being held up is no evidence");
+            }
             Event::Path(there) => {
                 self.path = *there;
                 self.health.set_path((!there).then(|| "no carrier on eth0".to_owned()), self.now);
@@ -124,7 +138,7 @@ impl World {
                 self.health.reconfigure(monitor, target_list(*count), self.now);
             }
         }
-        if let Event::Silent = event {
+        if let Event::Silent | Event::Unanswered(_) = event {
             assert!(self.health.state() == before || self.health.state() == State::Suspect);
         }
     }
@@ -206,6 +220,11 @@ impl World {
     }
 }
 
+/// From a moment to a night.
+fn gap() -> impl Strategy<Value = Duration> {
+    prop_oneof![(1000..60_000_u64).prop_map(ms), Just(Duration::from_hours(9))]
+}
+
 fn weather() -> impl Strategy<Value = Weather> {
     let line = prop_oneof![
         4 => (1..900_u64, 0..50_u32).prop_map(|(rtt, loss)| Line::Works { rtt: ms(rtt), loss }),
@@ -214,6 +233,8 @@ fn weather() -> impl Strategy<Value = Weather> {
     ];
     let event = prop_oneof![
         Just(Event::Silent),
+        any::<bool>().prop_map(Event::Unanswered),
+        gap().prop_map(Event::HeldUp),
         any::<bool>().prop_map(Event::Path),
         any::<bool>().prop_map(Event::OthersUsable),
         (0..4_usize).prop_map(Event::Targets),
@@ -262,6 +283,7 @@ proptest! {
         }
         world.happen(&Event::Targets(2));
         world.happen(&Event::Path(true));
+        world.happen(&Event::Unanswered(false));
 
         // Answers that are still on their way may acquit it once more.
         let late = world.now + ms(1000);
@@ -291,6 +313,32 @@ proptest! {
             ever_up = health.state() == State::Up;
         });
         prop_assert!(ever_up);
+        prop_assert!(world.health.loss_percent() < f64::EPSILON);
+    }
+
+    #[test]
+    fn whatever_is_under_way_when_nobody_looks_after_it_speaks_against_no_line(
+        monitor in monitor(),
+        targets in 1..4_usize,
+        rtt in 1..45_u64,
+        gaps in proptest::collection::vec((0..4000_u64, gap()), 1..9),
+    ) {
+        let mut world = World::new(targets, monitor, 1);
+        let line = Line::Works { rtt: ms(rtt), loss: 0 };
+        let (mut worst, end) = (State::Up, world.now + ms(4000));
+        world.run(line, end, |_, _| {});
+        for (pause, gap) in gaps {
+            let end = world.now + ms(pause);
+            world.run(line, end, |health, _| worst = worst.max(health.state()));
+            // In doubt every round that is under way counts.
+            world.health.silent(7, world.now);
+            world.poll(Line::Dead);
+            world.happen(&Event::HeldUp(gap));
+            let back = world.now + ms(rtt);
+            world.run(line, back, |health, _| worst = worst.max(health.state()));
+            prop_assert_eq!(world.health.state(), State::Up);
+        }
+        prop_assert!(worst <= State::Suspect, "{worst}");
         prop_assert!(world.health.loss_percent() < f64::EPSILON);
     }
 

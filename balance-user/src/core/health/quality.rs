@@ -48,9 +48,11 @@ pub struct Measured {
     pub latency: Option<Duration>,
     /// How much that varies.
     pub jitter: Option<Duration>,
+    /// TCP connections by it are asked for, and none comes about.
+    pub unanswered: bool,
 }
 
-/// Which limit was exceeded.
+/// Which limit was exceeded, or what else is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symptom {
     /// Of the loss, in thousandths.
@@ -59,6 +61,8 @@ pub enum Symptom {
     Latency(Duration),
     /// Of the jitter.
     Jitter(Duration),
+    /// No limit, but no TCP connection comes about.
+    Unanswered,
 }
 
 /// Whether a path is degraded.
@@ -82,6 +86,11 @@ impl Standing {
 
     pub(super) fn symptoms(&self) -> &[Symptom] {
         &self.symptoms
+    }
+
+    /// Nothing was measured for so long.
+    pub(super) fn held_up(&mut self, gap: Duration, now: Instant) {
+        self.turning = self.turning.map(|since| after(since, gap).min(now));
     }
 
     /// Draws the conclusions from what is measured now.
@@ -124,6 +133,7 @@ impl Symptom {
             exceeded.map(Self::Loss),
             over(limits.latency, measured.latency).map(Self::Latency),
             over(limits.jitter, measured.jitter).map(Self::Jitter),
+            measured.unanswered.then_some(Self::Unanswered),
         ];
         symptoms.into_iter().flatten().collect()
     }
@@ -145,6 +155,7 @@ impl fmt::Display for Symptom {
             Self::Loss(limit) => write!(f, "loss over {}%", f64::from(*limit) / 10.0),
             Self::Latency(limit) => write!(f, "latency over {}", humantime::format_duration(*limit)),
             Self::Jitter(limit) => write!(f, "jitter over {}", humantime::format_duration(*limit)),
+            Self::Unanswered => f.write_str("TCP connections are asked for and none is answered"),
         }
     }
 }
@@ -205,8 +216,12 @@ mod tests {
     fn several_symptoms_are_told_together_and_the_last_of_them_keeps_it_degraded() {
         let (mut standing, start) = (Standing::default(), Instant::now());
         let mut judge = |second: u64, loss, ms| {
-            let measured =
-                Measured { loss, latency: Some(Duration::from_millis(ms)), jitter: Some(9 * SECOND) };
+            let measured = Measured {
+                loss,
+                latency: Some(Duration::from_millis(ms)),
+                jitter: Some(9 * SECOND),
+                ..Measured::default()
+            };
             standing.judge(&measured, &limits(), start + Duration::from_secs(second));
             standing.symptoms().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
@@ -222,7 +237,12 @@ mod tests {
     fn without_limits_nothing_degrades() {
         let limits = Limits { loss: None, latency: None, jitter: None, ..limits() };
         let mut standing = Standing::default();
-        let worst = Measured { loss: 1.0, latency: Some(Duration::MAX), jitter: Some(Duration::MAX) };
+        let worst = Measured {
+            loss: 1.0,
+            latency: Some(Duration::MAX),
+            jitter: Some(Duration::MAX),
+            ..Measured::default()
+        };
         let start = Instant::now();
         for second in 0..100 {
             standing.judge(&worst, &limits, start + Duration::from_secs(second));

@@ -29,6 +29,13 @@ pub enum Reason {
         /// In what time.
         within: Duration,
     },
+    /// TCP connections were asked for and none came about.
+    Unanswered {
+        /// How many SYN were sent.
+        syns: u64,
+        /// Since the first of them.
+        lasts: Duration,
+    },
     /// There is no way to send anything: the reason as it was given.
     NoPath(String),
     /// It works again, and will be up if it still does in this time.
@@ -66,6 +73,9 @@ impl fmt::Display for Reason {
             }
             Self::Silence { sent, within } => {
                 write!(f, "sent {sent} packets, received nothing for {} ms", within.as_millis())
+            }
+            Self::Unanswered { syns, lasts } => {
+                write!(f, "sent {syns} SYN to several hosts, none answered for {} ms", lasts.as_millis())
             }
             Self::NoPath(why) => f.write_str(why),
             Self::Returning(left) => write!(f, "answering again, up in {} s", seconds_up(*left)),
@@ -157,6 +167,10 @@ mod tests {
                 Reason::Silence { sent: 12, within: Duration::from_millis(300) },
                 "sent 12 packets, received nothing for 300 ms",
             ),
+            (
+                Reason::Unanswered { syns: 9, lasts: Duration::from_millis(1050) },
+                "sent 9 SYN to several hosts, none answered for 1050 ms",
+            ),
             (Reason::NoPath("no carrier on eth0".into()), "no carrier on eth0"),
             (Reason::Returning(Duration::from_millis(2100)), "answering again, up in 3 s"),
             (Reason::Returning(Duration::ZERO), "answering again, up in 1 s"),
@@ -165,6 +179,10 @@ mod tests {
             (
                 Reason::Degraded(vec![Symptom::Loss(200), Symptom::Jitter(Duration::from_millis(50))]),
                 "loss over 20%, jitter over 50ms",
+            ),
+            (
+                Reason::Degraded(vec![Symptom::Unanswered]),
+                "TCP connections are asked for and none is answered",
             ),
             (Reason::Adopted(State::LongDown), "long_down when the daemon started"),
             (Reason::Adopted(State::Down), "down when the daemon started"),

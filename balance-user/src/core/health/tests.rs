@@ -1,5 +1,6 @@
 mod damping;
 mod doubt;
+mod held_up;
 mod inapplicable;
 mod quality;
 mod return_and_path;

@@ -59,7 +59,9 @@ impl Health {
     }
 
     pub(super) fn up(&mut self, now: Instant) {
-        if self.belief == Belief::Suspect && matches!(self.cause, Cause::Silence { .. }) {
+        if self.belief == Belief::Suspect
+            && matches!(self.cause, Cause::Silence { .. } | Cause::Unanswered(_))
+        {
             self.silence_refuted = Some(now);
         }
         if !self.belief.is_usable() {

@@ -1,8 +1,10 @@
 //! The core as the daemon drives it: events in, plan and effects out, and time by arithmetic.
 
+mod attempts;
 mod changes;
 mod failback;
 mod flows;
+mod held_up;
 mod ipv6;
 mod paths;
 mod plan;
