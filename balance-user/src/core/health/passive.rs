@@ -103,6 +103,7 @@ impl Passive {
     }
 
     /// When something was last seen to have come in.
+    #[must_use]
     pub fn last_received(&self) -> Option<Instant> {
         self.received
     }
