@@ -18,7 +18,7 @@ const WATCHED: Duration = Duration::from_secs(8);
 /// How long false alarms are waited for.
 const NOISE: Duration = Duration::from_mins(10);
 /// So many labs at once leave two CPUs idle most of the time.
-const AT_ONCE: usize = 5;
+const AT_ONCE: usize = 6;
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);

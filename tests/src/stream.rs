@@ -40,9 +40,18 @@ impl Stream {
     /// # Errors
     /// When a flow has no route.
     pub fn start(host: &Host, rate: u32, flows: usize, family: Family) -> io::Result<Self> {
+        Self::start_long(host, rate, flows, family, 0)
+    }
+
+    /// The same with so many bytes more in each question.
+    ///
+    /// # Errors
+    /// When a flow has no route.
+    pub fn start_long(host: &Host, rate: u32, flows: usize, family: Family, more: usize) -> io::Result<Self> {
         let to = addresses::internet(family, SERVER_PORT);
         let open = move || Ok((Traffic::open(to, flows)?, ()));
-        let (background, ()) = Background::start(host, open, move |traffic, stop| traffic.run(rate, stop))?;
+        let (background, ()) =
+            Background::start(host, open, move |traffic, stop| traffic.run(rate, more, stop))?;
         Ok(Self(background))
     }
 
@@ -82,14 +91,14 @@ impl Traffic {
         Ok(Self { epoll, flows, answered: Vec::new(), received: 0 })
     }
 
-    fn run(mut self, rate: u32, stop: &AtomicBool) -> io::Result<StreamReport> {
+    fn run(mut self, rate: u32, more: usize, stop: &AtomicBool) -> io::Result<StreamReport> {
         let start = Instant::now();
         let interval = Duration::from_secs(1) / rate.max(1);
         let mut next = start;
         while !stop.load(Ordering::Relaxed) {
             // All that are due: a thread that was kept waiting catches up.
             while next <= Instant::now() {
-                self.send();
+                self.send(more);
                 next += interval;
             }
             self.receive_until(next)?;
@@ -107,13 +116,13 @@ impl Traffic {
         })
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, more: usize) {
         let number = self.answered.len();
         self.answered.push(false);
         let turn = number.checked_rem(self.flows.len()).unwrap_or_default();
         if let Some(flow) = self.flows.get(turn) {
             // A question that could not be sent, or that the error of an earlier one is told to, is lost.
-            let _ = flow.asker.send(number as u64);
+            let _ = flow.asker.send_long(number as u64, more);
         }
     }
 

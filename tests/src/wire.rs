@@ -115,6 +115,13 @@ impl Asker {
         self.socket.send(&number.to_be_bytes()).map(drop)
     }
 
+    /// A request by UDP with so many zeros behind it, of which nobody takes notice.
+    pub(crate) fn send_long(&self, number: u64, more: usize) -> io::Result<()> {
+        let mut request = number.to_be_bytes().to_vec();
+        request.resize(request.len() + more, 0);
+        self.socket.send(&request).map(drop)
+    }
+
     /// The next answer, whichever request it is for; `None` when there is none yet.
     pub(crate) fn receive(&mut self) -> io::Result<Option<Answer>> {
         loop {

@@ -155,8 +155,8 @@ fn what_router_advertisements_change_is_followed_without_an_alarm() {
         sources.iter().any(|source| of(prefix, source)) && !sources.iter().any(|source| of(other, source))
     };
     let gateway_is = |gateway: Ipv6Addr| {
-        let routes = router.sh("ip -6 route show table 1001 default").unwrap();
-        routes.contains(&format!("via {gateway} "))
+        let default = router.sh("ip -6 route show table 1001 default").unwrap();
+        default.contains(&format!("via {gateway} "))
     };
 
     let [first, second] = GATEWAYS;

@@ -164,6 +164,8 @@ pub struct Health {
     silence_refuted: Option<Instant>,
     /// TCP connections that are asked for and do not come about.
     unanswered: Option<Unanswered>,
+    /// When one last came about.
+    connected: Option<Instant>,
 
     rtt: Rtt,
     rtts: BTreeMap<Target, Rtt>,
@@ -212,6 +214,7 @@ impl Health {
             heard: None,
             silence_refuted: None,
             unanswered: None,
+            connected: None,
             rtt: Rtt::default(),
             rtts: BTreeMap::new(),
             answers: BTreeMap::new(),
@@ -409,8 +412,9 @@ impl Health {
     }
 
     /// Other evidence than probes: what connections do not come about, if several do not and none does. That raises doubt once;
-    /// as long as it goes on with probes answered, it works badly.
-    pub fn connects(&mut self, unanswered: Option<Unanswered>, now: Instant) {
+    /// as long as it goes on with probes answered, it works badly. And when one last did come about.
+    pub fn connects(&mut self, unanswered: Option<Unanswered>, connected: Option<Instant>, now: Instant) {
+        self.connected = connected;
         let before = std::mem::replace(&mut self.unanswered, unanswered);
         if let (None, Some(unanswered)) = (before, unanswered)
             && self.can_be_doubted(now)

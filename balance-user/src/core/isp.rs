@@ -288,8 +288,9 @@ impl Isp {
     /// Takes in what TCP connections were asked for by its device so far, and how many were answered.
     pub(super) fn connects(&mut self, attempts: Attempts, now: Instant) {
         let unanswered = self.connecting.observe(attempts, now);
+        let connected = self.connecting.last_answer();
         for path in &mut self.paths {
-            path.health.connects(unanswered, now);
+            path.health.connects(unanswered, connected, now);
         }
     }
 

@@ -18,12 +18,12 @@ const VICTIM: &str = "CABLE";
 const LOOK: Duration = Duration::from_millis(2);
 /// How long it may take until it is up again.
 const RECOVERY: Duration = Duration::from_secs(30);
-/// Questions a second, and flows, of the traffic.
-const TRAFFIC: (u32, usize) = (200, 20);
-/// The same when it is more than a line can take.
-const MUCH_TRAFFIC: (u32, usize) = (1_500, 40);
-/// A line that such traffic saturates: some 0.8 s until its queue is full.
-const NARROW: &str = "tc qdisc replace dev cable0 root tbf rate 200kbit burst 2kb limit 20kb";
+/// Questions a second, flows, and bytes more than it takes in each question, of the traffic.
+const TRAFFIC: (u32, usize, usize) = (200, 20, 0);
+/// The same when it is more than a line can take, and longer than pings, as uploads are.
+const MUCH_TRAFFIC: (u32, usize, usize) = (800, 40, 1_200);
+/// A line that half of such traffic saturates; what gets through its queue waits for 0.8 s.
+const NARROW: &str = "tc qdisc replace dev cable0 root tbf rate 3mbit burst 10kb limit 300kb";
 
 /// What happens to the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,9 +215,15 @@ impl Scene {
         self.lab.isp(VICTIM)
     }
 
-    fn run_traffic(&self, traffic: Traffic, (rate, flows): (u32, usize)) -> anyhow::Result<Option<Stream>> {
+    fn run_traffic(
+        &self,
+        traffic: Traffic,
+        (rate, flows, more): (u32, usize, usize),
+    ) -> anyhow::Result<Option<Stream>> {
         let is_wanted = traffic == Traffic::Flows;
-        Ok(is_wanted.then(|| Stream::start(self.lab.lan(), rate, flows, Family::V4)).transpose()?)
+        Ok(is_wanted
+            .then(|| Stream::start_long(self.lab.lan(), rate, flows, Family::V4, more))
+            .transpose()?)
     }
 
     fn try_once(

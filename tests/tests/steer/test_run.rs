@@ -7,6 +7,7 @@ use balance_common::fast::{Headers, V4, V6, syn_class};
 use balance_common::layout::{IspCounters, Verdict};
 use balance_common::packet::{LinkLayer, flow_of, is_traffic};
 use balance_common::{Family, Flow, IspId};
+use balance_lab::checksum::complete;
 use balance_lab::packet::tcp_flag::{ACK, FIN, RST, SYN};
 use balance_lab::packet::{Ipv4, Ipv6, Payload, Segment};
 use balance_lab::ready;
@@ -203,14 +204,15 @@ fn connections_that_are_asked_for_and_answered_are_counted_and_nothing_else_is_t
         let mut kernel = Kernel::new(FOUR);
         kernel.set_device(link_layer, isp.get());
         let skipped = if link_layer == LinkLayer::Ip { 14 } else { 0 };
-        for flags in 0..=u8::MAX {
+        for flags in 0..0x20 {
             for sequence in [0, 7] {
                 let segment = Segment { flags, sequence, ..Segment::default() };
                 let tcp = Payload::segment(443, 40_000, &segment);
-                for frame in [
+                for mut frame in [
                     frame_v4(&Ipv4::new(FAR_V4, LAN_V4).carrying(&tcp)),
                     frame_v6(&Ipv6::new(FAR_V6, LAN_V6).carrying(&tcp)),
                 ] {
+                    complete(&mut frame).unwrap();
                     let before = *kernel.counters().isp(isp);
                     for program in ["isp_ingress", "egress"] {
                         kernel.run(program, &frame[skipped..], 0).unwrap();
@@ -223,7 +225,11 @@ fn connections_that_are_asked_for_and_answered_are_counted_and_nothing_else_is_t
                     assert_eq!(syns(&after) - syns(&before), u32::from(asked), "{flags:#x}");
                     // The first bytes of bare IP packets are no address of the device.
                     if link_layer == LinkLayer::Ethernet {
-                        assert_eq!(after.syn_answers - before.syn_answers, u64::from(answered), "{flags:#x}");
+                        assert_eq!(
+                            after.syn_answers - before.syn_answers,
+                            u64::from(answered),
+                            "{flags:#x} {sequence}"
+                        );
                     }
                 }
             }

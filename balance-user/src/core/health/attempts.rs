@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use balance_common::fast::SYN_CLASSES;
 
 /// So many hosts at least must have been asked, as far as their classes tell.
-const HOSTS: u32 = 4;
+const HOSTS: usize = 4;
 /// A first SYN is repeated after a second (RFC 6298): by then an answer to it is late, on any line.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// If nobody was asked for so long, nothing is known any more.
@@ -38,16 +38,16 @@ pub struct Unanswered {
 pub struct Connecting {
     last: Option<Attempts>,
     run: Option<Run>,
+    answered: Option<Instant>,
 }
 
 /// SYN since the last answer.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    since: Instant,
     latest: Instant,
     syns: u64,
-    /// The classes that were asked, a bit each.
-    classes: u16,
+    /// When each class was asked first.
+    first: [Option<Instant>; SYN_CLASSES],
 }
 
 impl Attempts {
@@ -71,26 +71,39 @@ impl Connecting {
     /// Takes in what was asked for and answered so far; some if several hosts were asked for long enough, and none answered.
     pub fn observe(&mut self, attempts: Attempts, now: Instant) -> Option<Unanswered> {
         let before = self.last.replace(attempts)?;
+        if attempts.answers > before.answers {
+            self.answered = Some(now);
+        }
         match attempts.since(&before) {
             Some(syns) if attempts.answers == before.answers => self.take(syns, now),
             // An answer, or counters that start anew.
             _ => self.run = None,
         }
-        let run = self.run.filter(|run| now.saturating_duration_since(run.latest) < MEMORY);
-        self.run = run;
-        let lasts = now.saturating_duration_since(run?.since);
-        let enough = run?.classes.count_ones() >= HOSTS && lasts >= PATIENCE;
-        enough.then_some(Unanswered { syns: run?.syns, lasts })
+        self.run = self.run.filter(|run| now.saturating_duration_since(run.latest) < MEMORY);
+        let Run { syns, first, .. } = self.run?;
+        // What was asked only now may still be answered.
+        let waiting = first.iter().flatten().map(|&first| now.saturating_duration_since(first));
+        let overdue = waiting.filter(|&waiting| waiting >= PATIENCE);
+        let enough = overdue.clone().count() >= HOSTS;
+        overdue.max().filter(|_| enough).map(|lasts| Unanswered { syns, lasts })
     }
 
-    fn take(&mut self, syns: [u32; SYN_CLASSES], now: Instant) {
-        let asked = (0..).zip(syns).filter(|(_, syns)| *syns > 0);
-        let classes = asked.fold(0, |all, (class, _)| all | 1 << class);
-        if classes != 0 {
-            let run = self.run.get_or_insert(Run { since: now, latest: now, syns: 0, classes: 0 });
-            run.latest = now;
-            run.syns += syns.iter().copied().map(u64::from).sum::<u64>();
-            run.classes |= classes;
+    /// When somebody was last seen to answer: by then both ways worked.
+    #[must_use]
+    pub const fn last_answer(&self) -> Option<Instant> {
+        self.answered
+    }
+
+    fn take(&mut self, new: [u32; SYN_CLASSES], now: Instant) {
+        let syns = new.iter().copied().map(u64::from).sum::<u64>();
+        if syns == 0 {
+            return;
+        }
+        let run = self.run.get_or_insert(Run { latest: now, syns: 0, first: [None; SYN_CLASSES] });
+        run.latest = now;
+        run.syns += syns;
+        for (first, _) in run.first.iter_mut().zip(new).filter(|(_, new)| *new > 0) {
+            first.get_or_insert(now);
         }
     }
 
@@ -142,7 +155,7 @@ mod tests {
         assert_eq!(line.wait(1000), None);
         assert_eq!(line.look(), Some(Unanswered { syns: 4, lasts: Duration::from_secs(1) }));
         line.ask(2..5);
-        assert_eq!(line.wait(500).map(|unanswered| unanswered.syns), Some(7));
+        assert_eq!(line.wait(500).map(|unanswered| unanswered.syns), Some(7), "also when more are asked");
     }
 
     #[test]
@@ -155,12 +168,24 @@ mod tests {
     }
 
     #[test]
+    fn hosts_that_are_asked_only_now_have_their_time_whoever_else_is_silent() {
+        let mut line = Line::new();
+        line.ask(0..3);
+        assert_eq!(line.wait(5000), None);
+        line.ask(3..16);
+        assert_eq!(line.wait(1000), None);
+        assert_eq!(line.look(), Some(Unanswered { syns: 16, lasts: Duration::from_secs(6) }));
+    }
+
+    #[test]
     fn one_answer_to_anybody_ends_it() {
         let mut line = Line::new();
         line.ask(0..16);
         assert!(line.wait(2000).is_some());
+        assert_eq!(line.connecting.last_answer(), None);
         line.attempts.answers += 1;
         assert_eq!(line.look(), None);
+        assert_eq!(line.connecting.last_answer(), Some(line.now));
         assert_eq!(line.wait(5000), None, "and what was asked before it does not count again");
         line.ask(0..4);
         assert!(line.wait(1050).is_some());

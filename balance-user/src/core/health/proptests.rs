@@ -117,7 +117,7 @@ impl World {
             Event::Silent => self.health.silent(7, self.now),
             Event::Unanswered(unanswered) => {
                 let unanswered = unanswered.then_some(Unanswered { syns: 9, lasts: ms(1000) });
-                self.health.connects(unanswered, self.now);
+                self.health.connects(unanswered, None, self.now);
             }
             Event::HeldUp(gap) => {
                 self.now += *gap;
@@ -129,7 +129,8 @@ impl World {
                 self.path = *there;
                 self.health.set_path((!there).then(|| "no carrier on eth0".to_owned()), self.now);
                 if !there {
-                    assert_eq!(self.health.state(), State::Down, "without a path it is down at once");
+                    let is_down = matches!(self.health.state(), State::Down | State::LongDown);
+                    assert!(is_down, "without a path it is down at once");
                 }
             }
             Event::OthersUsable(usable) => self.health.set_others_usable(*usable, self.now),

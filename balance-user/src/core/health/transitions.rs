@@ -121,11 +121,15 @@ impl Health {
     }
 
     /// Whether traffic says that it lives, though no probe was answered. Not for ever: what comes in may be what nobody
-    /// needs to answer. And a router that says that there is no way, it is believed.
+    /// needs to answer. But a connection that comes about proves both ways, and begins that time anew. And a router that says that there is no way, it is believed.
     fn is_vouched_for(&self, missing: &[Missing], now: Instant) -> bool {
         self.belief == Belief::Suspect
             && self.heard.is_some_and(|heard| now <= after(heard, FRESH))
-            && now < after(self.doubt_since, self.monitor.vouch)
+            && now
+                < after(
+                    self.connected.map_or(self.doubt_since, |at| at.max(self.doubt_since)),
+                    self.monitor.vouch,
+                )
             && missing.iter().all(|missing| missing.why.is_none())
     }
 

@@ -140,3 +140,30 @@ fn a_round_that_turns_bad_after_a_later_one_was_good_raises_no_doubt() {
     }
     assert!(bench.health.loss_percent() > 0.0, "but it counts as lost");
 }
+
+/// A line whose probes are all lost while traffic keeps coming in, and a connection comes about every so often, if at all; when it is
+/// down, in milliseconds since it was suspect, if it is within half a minute.
+fn full_line(connections: Option<u64>) -> Option<u128> {
+    let mut bench = Bench::in_state(State::Suspect);
+    let doubt = bench.now;
+    bench.sent.clear();
+    for step in 0..3000 {
+        bench.now += ms(10);
+        bench.health.heard(bench.now);
+        if connections.is_some_and(|every| (step * 10) % every == 0) {
+            bench.health.connects(None, Some(bench.now), bench.now);
+        }
+        bench.poll();
+        if bench.state() == State::Down {
+            return Some((bench.now - doubt).as_millis());
+        }
+    }
+    None
+}
+
+#[test]
+fn traffic_vouches_for_its_time_and_as_long_as_connections_come_about() {
+    assert!((5000..5200).contains(&full_line(None).unwrap()), "{:?}", full_line(None));
+    assert_eq!(full_line(Some(4000)), None);
+    assert!((5000..5200).contains(&full_line(Some(30_000)).unwrap()), "one at the beginning");
+}
