@@ -181,6 +181,16 @@ pub struct Path {
     pub learn: u32,
 }
 
+impl Path {
+    /// The generation that holds for entries from the ISP, or else for those to it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn generation(&self, is_from_isp: bool) -> u32 {
+        let [to, from] = self.generations;
+        if is_from_isp { from } else { to }
+    }
+}
+
 /// The index in `PATHS` of an ISP, or of none (0), in a family.
 #[must_use]
 #[inline(always)]

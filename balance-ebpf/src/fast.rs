@@ -46,7 +46,10 @@ pub(crate) fn valid_entry<A: Cached, const L3: usize>(
     let path = PATHS.get(u32::from(found.path))?;
     // On a shared segment another router's packets may pass by.
     let is_ours = L3 == IP || packet.destination_mac()? == found.arrives_at;
-    if path.generations[found.flags.way()] != found.generation || length > found.longest || !is_ours {
+    if path.generation(found.flags.has(Flags::FROM_ISP)) != found.generation
+        || length > found.longest
+        || !is_ours
+    {
         return None;
     }
     // SAFETY: as above.

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_set_hash, bpf_set_hash_inva
 use aya_ebpf::programs::TcContext;
 use balance_common::Family;
 use balance_common::fast::{
-    Arrival, Departure, Entry, Headers, Key, Mac, Snapshot, V4, V6, Words, learn, syn_class,
+    Arrival, Departure, Entry, Flags, Headers, Key, Mac, Snapshot, V4, V6, Words, learn, syn_class,
 };
 use balance_common::layout::{Device, SNAPSHOTS, Seen};
 
@@ -108,7 +108,7 @@ fn store<A: Cached, const L3: usize>(
     if path.learn == 0 {
         return None;
     }
-    entry.generation = path.generations[entry.flags.way()];
+    entry.generation = path.generation(entry.flags.has(Flags::FROM_ISP));
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     entry.expires = now + settings.lease;

@@ -87,13 +87,6 @@ impl Flags {
     pub const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
     }
-
-    /// Which of [`crate::layout::Path::generations`] holds for the entry.
-    #[must_use]
-    #[inline(always)]
-    pub const fn way(self) -> usize {
-        self.has(Self::FROM_ISP) as usize
-    }
 }
 
 /// An entry of the flow cache: what to do with the packets of a flow. 64 bytes for IPv4: a cache line.

@@ -83,9 +83,9 @@ impl Maps {
     }
 
     fn life(&self) -> Result<Life, DatapathError> {
-        let generations = self.paths.iter().map(|path| Ok(path.map_err(map_error("PATHS"))?.generations));
-        let generations = generations.collect::<Result<Vec<_>, DatapathError>>()?;
-        Ok(Life { now: now(), lease: self.settings()?.lease, generations })
+        let paths = self.paths.iter().map(|path| path.map_err(map_error("PATHS")));
+        let paths = paths.collect::<Result<Vec<_>, DatapathError>>()?;
+        Ok(Life { now: now(), lease: self.settings()?.lease, paths })
     }
 }
 
@@ -101,16 +101,18 @@ struct Life {
     /// In nanoseconds.
     lease: u64,
     /// By index in `PATHS`.
-    generations: Vec<[u32; 2]>,
+    paths: Vec<Path>,
 }
 
 impl Life {
     /// Is it? As long as packets come, each lease is followed by another one. One that waits to be confirmed either is so
     /// very soon, or will never be.
     fn has<A>(&self, entry: &Entry<A>) -> bool {
-        let generations = self.generations.get(usize::from(entry.path));
-        let is_valid = generations.and_then(|ways| ways.get(entry.flags.way())) == Some(&entry.generation);
-        is_valid && entry.expires != 0 && self.now < entry.expires.saturating_add(2 * self.lease)
+        let path = self.paths.get(usize::from(entry.path));
+        let generation = path.map(|path| path.generation(entry.flags.has(Flags::FROM_ISP)));
+        generation == Some(entry.generation)
+            && entry.expires != 0
+            && self.now < entry.expires.saturating_add(2 * self.lease)
     }
 }
 
@@ -126,7 +128,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_in_use_for_two_leases_after_it_has_expired_unless_it_is_void() {
-        let life = Life { now: 10_000, lease: 1_000, generations: vec![[0, 1], [7, 8]] };
+        let paths = [[0, 1], [7, 8]].map(|generations| Path { generations, learn: 1 }).to_vec();
+        let life = Life { now: 10_000, lease: 1_000, paths };
         let entry = |path, generation, expires| Entry::<V4> { path, generation, expires, ..Entry::default() };
         let back = |entry| Entry::<V4> { flags: Flags::FROM_ISP, ..entry };
         for (entry, expected) in [
