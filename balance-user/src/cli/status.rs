@@ -162,6 +162,8 @@ fn isp(
         slow_packets: Some(counters.tx.and(counters.rx).packets),
         since: (entry.since != 0).then(|| UNIX_EPOCH + Duration::from_millis(entry.since)),
         reason: quality.reason,
+        quota: quality.quota,
+        spill_over: quality.spill_over,
     })
 }
 

@@ -6,6 +6,7 @@ mod forecast;
 mod in_force;
 mod ipv6;
 mod isp;
+mod meter;
 mod path;
 mod planner;
 mod policies;
@@ -27,10 +28,11 @@ use std::time::{Duration, Instant};
 use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
+use jiff::civil::Date;
 
 pub use self::policies::last_resort_of;
 use crate::announce::event::Change;
-use crate::config::{Config, Ipv6Mode, IspConfig};
+use crate::config::{Config, Ipv6Mode, IspConfig, MeteredConfig};
 use crate::control::in_force::InForce;
 use crate::sysctl::SysctlFacts;
 use change::Changes;
@@ -39,6 +41,7 @@ use health::Probe;
 pub use health::Traffic;
 pub(crate) use in_force::protocol_name;
 pub use isp::Fingerprint;
+pub use meter::{Account, QuotaStatus, Reading, Record, SpillStatus, Today};
 use isp::{DOWN_ORDERS, Isp};
 use network::Network;
 pub(crate) use path::is_link_local;
@@ -88,6 +91,22 @@ pub enum Event {
     },
     /// What the ISPs' devices have sent and received so far, in packets.
     Traffic(BTreeMap<IspId, Traffic>),
+    /// How far the counters of the ISPs that are metered have come.
+    Volume {
+        /// The counters.
+        readings: BTreeMap<IspId, Reading>,
+        /// What the clock says.
+        today: Today,
+    },
+    /// The operator knows better what an ISP has used of its quota.
+    SetUsed {
+        /// The ISP.
+        isp: IspId,
+        /// Bytes.
+        bytes: u64,
+        /// The day on the wall.
+        today: Date,
+    },
     /// The operator changes a weight.
     SetWeight {
         /// The ISP.
@@ -151,6 +170,8 @@ pub enum Effect {
         /// What has changed; none if it is only the first word about it.
         change: Option<Box<Change>>,
     },
+    /// Tell the operator of an ISP's quota.
+    AnnounceQuota(Box<Change>),
 }
 
 /// The state of an instance.
@@ -278,6 +299,18 @@ impl Core {
                     }
                 }
             }
+            Event::Volume { readings, today } => {
+                for (id, reading) in readings {
+                    if let Some(isp) = self.isps.get_mut(&id) {
+                        isp.meter.observe(&isp.config.metered, reading, today, now);
+                    }
+                }
+            }
+            Event::SetUsed { isp, bytes, today } => {
+                if let Some(isp) = self.isps.get_mut(&isp) {
+                    isp.meter.set_used(&isp.config.metered, bytes, today);
+                }
+            }
             Event::SetWeight { isp, weight } => {
                 if let Some(isp) = self.isps.get_mut(&isp) {
                     isp.set_weight(weight);
@@ -315,6 +348,12 @@ impl Core {
                 change: self.changes.of(isp, &self.network, now).map(Box::new),
             });
         }
+        for isp in self.isps.values_mut() {
+            if let Some((kind, words)) = isp.meter.news(&isp.config.metered) {
+                let change = self.changes.of_quota(isp, kind, words, &self.network, now);
+                effects.push(Effect::AnnounceQuota(Box::new(change)));
+            }
+        }
         effects
     }
 
@@ -346,6 +385,29 @@ impl Core {
     #[must_use]
     pub fn quality(&self, now: Instant) -> BTreeMap<String, Quality> {
         self.isps.values().map(|isp| (isp.config.name.clone(), isp.quality(now))).collect()
+    }
+
+    /// Goes on from what a daemon before, or an earlier config, has left of the meters, by the ISPs' names.
+    pub fn restore_meters(&mut self, records: &BTreeMap<String, Record>) {
+        for isp in self.isps.values_mut() {
+            if let Some(record) = records.get(&isp.config.name) {
+                isp.meter.restore(&isp.config.metered, record);
+            }
+        }
+    }
+
+    /// The ISPs that are metered.
+    pub fn metered(&self) -> impl Iterator<Item = (IspId, &IspConfig)> {
+        let isps = self.isps.values().filter(|isp| isp.config.metered != MeteredConfig::default());
+        isps.map(|isp| (isp.id, &isp.config))
+    }
+
+    /// What is to be kept of the meters, by the ISPs' names.
+    #[must_use]
+    pub fn meters(&self) -> BTreeMap<String, Record> {
+        self.metered()
+            .filter_map(|(id, config)| Some((config.name.clone(), self.isps.get(&id)?.meter.record())))
+            .collect()
     }
 
     /// The config in force.
@@ -520,6 +582,10 @@ pub struct Quality {
     pub loss_percent: Option<f64>,
     /// Why it is in its state, if there is anything to say.
     pub reason: Option<String>,
+    /// How it is with its quota, if it has one.
+    pub quota: Option<QuotaStatus>,
+    /// How full it is, if that matters.
+    pub spill_over: Option<SpillStatus>,
 }
 
 fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {

@@ -27,8 +27,8 @@ use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::policy::{Failback, PolicyConfig, Weights};
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
-    MonitorConfig, RoutingConfig, ScriptsConfig, Target,
+    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig,
+    MeteredConfig, Mode, MonitorConfig, RoutingConfig, ScriptsConfig, Target,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -69,6 +69,7 @@ fn isp(place: usize) -> IspConfig {
         ipv6: Ipv6Mode::default(),
         prefix: None,
         monitor: MonitorConfig::default(),
+        metered: MeteredConfig::default(),
     }
 }
 
