@@ -44,7 +44,7 @@ pub(crate) fn egress<const L3: usize>(context: &TcContext) {
     }
     let Some(device) = device_of(&skb) else { return };
     if device.isp != 0 {
-        count::sent(device.isp, context.len());
+        count::sent(device.isp, skb.sent_bytes());
     }
     match skb.family(L3) {
         Some(Family::V4) => learn_from::<V4, L3>(&skb, device),
