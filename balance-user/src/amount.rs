@@ -111,8 +111,27 @@ mod tests {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         for text in [
-            "", "50", "GB", "50 gb", "50 Gb", "50 G", "50  GB", " 50 GB", "50 GB ", "-1 GB", "+1 GB", "1e3 GB", "1,5 GB",
-            ".5 GB", "5. GB", "1.2.3 GB", "1.0000001 GB", "99999999999999999999 GB", "20000000 TB", "50 Mbit/s", "50 ЁB",
+            "",
+            "50",
+            "GB",
+            "50 gb",
+            "50 Gb",
+            "50 G",
+            "50  GB",
+            " 50 GB",
+            "50 GB ",
+            "-1 GB",
+            "+1 GB",
+            "1e3 GB",
+            "1,5 GB",
+            ".5 GB",
+            "5. GB",
+            "1.2.3 GB",
+            "1.0000001 GB",
+            "99999999999999999999 GB",
+            "20000000 TB",
+            "50 Mbit/s",
+            "50 ЁB",
         ] {
             assert!(parse_size(text).is_err(), "{text}");
         }

@@ -151,7 +151,8 @@ fn spill_over(table: &Table<'_>) -> Result<Option<Band<u64>>, Problem> {
                 return Ok(Some(band));
             }
             let [leave, enter] = [band.leave, band.enter].map(Rate);
-            let message = format!("spill_back ({leave}) must be less than spill_over ({enter}): change one of them");
+            let message =
+                format!("spill_back ({leave}) must be less than spill_over ({enter}): change one of them");
             Err(back.problem(message))
         }
     }

@@ -205,7 +205,19 @@ fn isp(
     {
         return Err(culprit.problem(message));
     }
-    Ok(IspConfig { name, device, weight, tier, gateway_v4, gateway_v6, targets, ipv6, prefix, monitor, metered })
+    Ok(IspConfig {
+        name,
+        device,
+        weight,
+        tier,
+        gateway_v4,
+        gateway_v6,
+        targets,
+        ipv6,
+        prefix,
+        monitor,
+        metered,
+    })
 }
 
 /// One `[[lan]]`.

@@ -388,7 +388,8 @@ impl Isp {
             .find(|(path, family)| path.next_hop.is_ok() && !targets(&self.config, *family).is_empty());
         let reason = self.reason(now);
         let metered = &self.config.metered;
-        let reasons = Some(reason).filter(|reason| !reason.is_empty()).into_iter().chain(self.meter.reason(metered));
+        let reasons =
+            Some(reason).filter(|reason| !reason.is_empty()).into_iter().chain(self.meter.reason(metered));
         let reason = reasons.collect::<Vec<_>>().join("; ");
         Quality {
             rtt_ms: measured.and_then(|path| path.health.rtt()).map(ms),

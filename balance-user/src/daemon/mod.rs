@@ -312,9 +312,12 @@ impl Daemon {
     }
 
     fn set_used(&mut self, name: &str, bytes: u64) -> Response {
-        let has_quota = |id| self.core.metered().any(|(isp, config)| isp == id && config.metered.quota.is_some());
+        let has_quota =
+            |id| self.core.metered().any(|(isp, config)| isp == id && config.metered.quota.is_some());
         match self.core.isp_named(name) {
-            Some(isp) if !has_quota(isp) => Response::Error { message: format!("{name} has no quota in the config") },
+            Some(isp) if !has_quota(isp) => {
+                Response::Error { message: format!("{name} has no quota in the config") }
+            }
             _ => {
                 let today = self.ledger.today().date;
                 self.change(name, |isp| Event::SetUsed { isp, bytes, today })

@@ -181,7 +181,9 @@ fn load(folders: &[PathBuf]) -> Contents {
         let path = folder.join(FILE);
         let bytes = fs::read(&path).ok()?;
         serde_json::from_slice::<Contents>(&bytes)
-            .inspect_err(|error| tracing::warn!(%error, "{} makes no sense: quotas begin anew", path.display()))
+            .inspect_err(
+                |error| tracing::warn!(%error, "{} makes no sense: quotas begin anew", path.display()),
+            )
             .ok()
     };
     folders.iter().filter_map(read).max_by_key(|contents| contents.saves).unwrap_or_default()
@@ -214,7 +216,8 @@ impl Clock {
     fn today(&mut self) -> Today {
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // It goes on while the machine sleeps, and nobody sets it.
-        let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0));
+        let up = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0));
         let boot = epoch.saturating_sub(up);
         let before = self.boot.replace(boot);
         let set = before.is_some_and(|before| before.abs_diff(boot) >= SET);
@@ -236,7 +239,7 @@ mod tests {
         let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
         let folders = [first.clone(), second.clone()];
         assert_eq!(load(&folders), Contents::default());
-        save(&[second.clone()], &contents(2)).unwrap();
+        save(std::slice::from_ref(&second), &contents(2)).unwrap();
         save(&folders, &contents(1)).unwrap();
         assert_eq!(load(&folders), contents(2));
         fs::write(second.join(FILE), "{").unwrap();

@@ -64,7 +64,8 @@ mod tests {
             ]
         );
         assert!(has_enough(&isps[0]) && !has_enough(&isps[1]));
-        let quota = QuotaStatus { used: 51_000_000_000, demoted: true, direction: Direction::Download, ..quota };
+        let quota =
+            QuotaStatus { used: 51_000_000_000, demoted: true, direction: Direction::Download, ..quota };
         isps = vec![Isp { quota: Some(QuotaStatus { resets: None, ..quota }), ..isp("LTE", "wwan0") }];
         let said = "quota: LTE has used 51 GB of 50 GB of download (102%); new flows go elsewhere";
         assert_eq!(render(&isps), [said]);

@@ -207,9 +207,7 @@ impl Account {
 
     /// What of some bytes was carried before a period began, as far as one can know: nobody has looked since some day.
     fn part_before(&self, start: Date, today: Date, bytes: u64) -> u64 {
-        let days = |from: Date, to: Date| {
-            u64::try_from((to - from).get_days()).unwrap_or(0)
-        };
+        let days = |from: Date, to: Date| u64::try_from((to - from).get_days()).unwrap_or(0);
         let Some(read_on) = self.read_on.filter(|&read_on| read_on < start) else { return 0 };
         let all = days(read_on, today).max(1);
         let after = u128::from(bytes) * u128::from(days(start, today)) / u128::from(all);

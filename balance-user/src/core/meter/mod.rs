@@ -118,7 +118,10 @@ impl Meter {
 
     /// What speaks against it.
     pub(super) fn standing(&self, config: &MeteredConfig) -> Standing {
-        Standing { used_up: config.quota.is_some_and(|quota| self.is_demoted(&quota)), full: self.spill.is_full() }
+        Standing {
+            used_up: config.quota.is_some_and(|quota| self.is_demoted(&quota)),
+            full: self.spill.is_full(),
+        }
     }
 
     /// What is to be told of the quota, in words that follow the ISP's name.
@@ -130,9 +133,10 @@ impl Meter {
         let so_much = format!("{} of {}", Size(used), Size(quota.limit));
         let until = account.next().map(|next| format!(", which begins anew on {next}")).unwrap_or_default();
         Some(match (level, quota.action) {
-            (Level::All, QuotaAction::Demote) => {
-                (Kind::QuotaUsedUp, format!("has used up its quota ({so_much}){until}: new flows go elsewhere"))
-            }
+            (Level::All, QuotaAction::Demote) => (
+                Kind::QuotaUsedUp,
+                format!("has used up its quota ({so_much}){until}: new flows go elsewhere"),
+            ),
             (Level::All, QuotaAction::Warn) => {
                 (Kind::QuotaUsedUp, format!("has used up its quota ({so_much}){until}"))
             }

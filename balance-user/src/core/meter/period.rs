@@ -57,7 +57,11 @@ mod tests {
             (31, date(2028, 2, 28), date(2028, 1, 31), date(2028, 2, 29)),
             (30, date(2026, 3, 1), date(2026, 2, 28), date(2026, 3, 30)),
         ] {
-            assert_eq!((start(monthly(reset_day), day), next(monthly(reset_day), day)), (first, then), "{day}");
+            assert_eq!(
+                (start(monthly(reset_day), day), next(monthly(reset_day), day)),
+                (first, then),
+                "{day}"
+            );
         }
         let day = date(2026, 2, 28);
         assert_eq!((start(Period::Day, day), next(Period::Day, day)), (day, date(2026, 3, 1)));

@@ -10,8 +10,7 @@ use super::*;
 use crate::config::{Band, Direction, QuotaRule};
 
 const GB: u64 = 1_000_000_000;
-const MONTHLY: QuotaRule =
-    QuotaRule { period: Period::Month { reset_day: 1 }, direction: Direction::Both };
+const MONTHLY: QuotaRule = QuotaRule { period: Period::Month { reset_day: 1 }, direction: Direction::Both };
 
 fn on(date: Date) -> Today {
     Today { date, set: false }
@@ -82,7 +81,8 @@ fn a_period_that_is_over_is_forgotten_and_what_nobody_has_seen_is_divided_by_day
 
 #[test]
 fn a_clock_that_is_wrong_after_boot_begins_no_period() {
-    for wrong in [date(1970, 1, 1), date(2024, 6, 1), date(2025, 6, 1), date(2026, 10, 31), date(2080, 3, 1)] {
+    for wrong in [date(1970, 1, 1), date(2024, 6, 1), date(2025, 6, 1), date(2026, 10, 31), date(2080, 3, 1)]
+    {
         let mut account = Account::default();
         account.count(at(7, 0, 0), on(date(2026, 11, 22)), MONTHLY);
         account.count(at(7, 40 * GB, 0), on(date(2026, 11, 22)), MONTHLY);
@@ -153,7 +153,7 @@ fn each_level_is_told_once_and_again_when_there_is_quota_again() {
     let config = quota(QuotaAction::Demote);
     let mut meter = Meter::default();
     let now = Instant::now();
-    let mut at_gb = |meter: &mut Meter, gb: u64, day| {
+    let at_gb = |meter: &mut Meter, gb: u64, day| {
         meter.observe(&config, at(7, gb * GB, 0), on(day), now);
         let news = meter.news(&config);
         assert_eq!(meter.news(&config), None, "told");

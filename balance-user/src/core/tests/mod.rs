@@ -4,6 +4,7 @@ mod changes;
 mod failback;
 mod flows;
 mod ipv6;
+mod metered;
 mod paths;
 mod plan;
 mod policies;
