@@ -105,7 +105,7 @@ fn a_quota_survives_kills_a_stop_and_a_reboot_within_one_percent_of_what_the_isp
     // As real cards do: what the router sees are packets merged of many.
     lab.router().gro_on("cable0").unwrap();
     lab.router().gro_on("lan0").unwrap();
-    configure(&lab, "quota = \"1 GB\"\nquota_warn = \"off\"", "");
+    configure(&lab, "quota = \"200 MB\"\nquota_warn = \"off\"", "");
     let start = truth(&lab);
     let daemon = lab.start_up().unwrap();
     let load = Load::start(&lab);
@@ -146,7 +146,7 @@ fn a_quota_survives_kills_a_stop_and_a_reboot_within_one_percent_of_what_the_isp
     let _daemon = lab.start_up().unwrap();
     is_true(&lab, counted, "the truth after a reboot");
     let status = lab.balance_ok(&["status"]).unwrap();
-    assert!(status.contains("quota: CABLE has used ") && status.contains(" of 1 GB ("), "{status}");
+    assert!(status.contains("quota: CABLE has used ") && status.contains(" of 200 MB ("), "{status}");
     assert!(quota(&lab)["resets"].is_string(), "{}", quota(&lab));
 }
 

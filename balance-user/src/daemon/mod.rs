@@ -143,6 +143,8 @@ struct Signals {
 /// What the loop does next.
 enum Next {
     Apply(Scope),
+    /// The same for what the ISPs carry, and save that.
+    Keep,
     Reload,
     Quit,
 }
@@ -152,6 +154,10 @@ impl Daemon {
         loop {
             match self.next(signals).await {
                 Next::Apply(scope) => self.advance(scope).await,
+                Next::Keep => {
+                    self.advance(Scope::Changes).await;
+                    self.ledger.keep(&self.core).await;
+                }
                 Next::Reload => self.reload().await,
                 Next::Quit => return,
             }
@@ -187,8 +193,7 @@ impl Daemon {
             }
             _ = self.volume.tick(), if self.core.metered().next().is_some() => {
                 count_volume(&mut self.core, &self.kernel, &mut self.ledger);
-                self.ledger.keep(&self.core).await;
-                Next::Apply(Scope::Changes)
+                Next::Keep
             }
             () = sleep_until(deadline.into()) => {
                 let scope = if self.kernel.retry_at().is_some_and(|at| at <= Instant::now()) { Scope::Everything } else { Scope::Changes };
