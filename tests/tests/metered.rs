@@ -65,10 +65,10 @@ struct Load {
 impl Load {
     fn start(lab: &Lab) -> Self {
         let servers = [Family::V4, Family::V6].map(server);
-        let _servers = servers.map(|at| TransferServer::start(lab.internet(), at, RATE).unwrap());
-        let minute = Duration::from_secs(60);
+        let running = servers.map(|at| TransferServer::start(lab.internet(), at, RATE).unwrap());
+        let minute = Duration::from_mins(1);
         let transfers = Transfers::start(lab.lan(), servers.to_vec(), u64::MAX, RATE, minute).unwrap();
-        Self { _servers, transfers }
+        Self { _servers: running, transfers }
     }
 
     /// Both came through all that intact.

@@ -32,7 +32,7 @@ use jiff::civil::Date;
 
 pub use self::policies::last_resort_of;
 use crate::announce::event::Change;
-use crate::config::{Config, Ipv6Mode, IspConfig, MeteredConfig};
+use crate::config::{Config, Ipv6Mode, IspConfig};
 use crate::control::in_force::InForce;
 use crate::sysctl::SysctlFacts;
 use change::Changes;
@@ -385,29 +385,6 @@ impl Core {
     #[must_use]
     pub fn quality(&self, now: Instant) -> BTreeMap<String, Quality> {
         self.isps.values().map(|isp| (isp.config.name.clone(), isp.quality(now))).collect()
-    }
-
-    /// Goes on from what a daemon before, or an earlier config, has left of the meters, by the ISPs' names.
-    pub fn restore_meters(&mut self, records: &BTreeMap<String, Record>) {
-        for isp in self.isps.values_mut() {
-            if let Some(record) = records.get(&isp.config.name) {
-                isp.meter.restore(&isp.config.metered, record);
-            }
-        }
-    }
-
-    /// The ISPs that are metered.
-    pub fn metered(&self) -> impl Iterator<Item = (IspId, &IspConfig)> {
-        let isps = self.isps.values().filter(|isp| isp.config.metered != MeteredConfig::default());
-        isps.map(|isp| (isp.id, &isp.config))
-    }
-
-    /// What is to be kept of the meters, by the ISPs' names.
-    #[must_use]
-    pub fn meters(&self) -> BTreeMap<String, Record> {
-        self.metered()
-            .filter_map(|(id, config)| Some((config.name.clone(), self.isps.get(&id)?.meter.record())))
-            .collect()
     }
 
     /// The config in force.

@@ -83,7 +83,7 @@ impl Ledger {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
             self.judge(&writing.await.unwrap_or_else(|error| Err(io::Error::other(error))));
         }
-        let present = core.meters();
+        let present = self.present(core);
         if self.writing.is_some() || !is_due(&self.saved.isps, &present, core, self.saved_at.elapsed()) {
             return;
         }
@@ -97,12 +97,23 @@ impl Ledger {
         if let Some(writing) = self.writing.take() {
             let _ = writing.await;
         }
-        let present = core.meters();
+        let present = self.present(core);
         if present.iter().any(|(name, record)| self.saved.isps.get(name) != Some(record)) {
             let contents = self.take_over(present);
             let result = save(&self.folders, &contents);
             self.judge(&result);
         }
+    }
+
+    /// What is to be kept now. Of a quota that the config does not have any more, what was used: it may come back.
+    fn present(&self, core: &Core) -> BTreeMap<String, Record> {
+        let mut present = core.meters();
+        for (name, record) in &mut present {
+            if record.account.is_none() {
+                record.account = self.saved.isps.get(name).and_then(|saved| saved.account.clone());
+            }
+        }
+        present
     }
 
     fn take_over(&mut self, present: BTreeMap<String, Record>) -> Contents {

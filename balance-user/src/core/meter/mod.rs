@@ -7,8 +7,10 @@ mod spill;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use balance_common::IspId;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +18,10 @@ use account::Level;
 pub use account::{Account, Reading, Today};
 use spill::Spill;
 
+use super::Core;
 use crate::amount::{Rate, Size};
 use crate::announce::event::Kind;
-use crate::config::{Direction, MeteredConfig, Period, QuotaAction, QuotaConfig};
+use crate::config::{Direction, IspConfig, MeteredConfig, Period, QuotaAction, QuotaConfig};
 
 /// What of an ISP's meter is kept over restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +76,31 @@ pub struct SpillStatus {
     pub back: u64,
     /// They do.
     pub full: bool,
+}
+
+impl Core {
+    /// Goes on from what a daemon before, or an earlier config, has left of the meters, by the ISPs' names.
+    pub fn restore_meters(&mut self, records: &BTreeMap<String, Record>) {
+        for isp in self.isps.values_mut() {
+            if let Some(record) = records.get(&isp.config.name) {
+                isp.meter.restore(&isp.config.metered, record);
+            }
+        }
+    }
+
+    /// The ISPs that are metered.
+    pub fn metered(&self) -> impl Iterator<Item = (IspId, &IspConfig)> {
+        let isps = self.isps.values().filter(|isp| isp.config.metered != MeteredConfig::default());
+        isps.map(|isp| (isp.id, &isp.config))
+    }
+
+    /// What is to be kept of the meters, by the ISPs' names.
+    #[must_use]
+    pub fn meters(&self) -> BTreeMap<String, Record> {
+        self.metered()
+            .filter_map(|(id, config)| Some((config.name.clone(), self.isps.get(&id)?.meter.record())))
+            .collect()
+    }
 }
 
 impl Meter {
