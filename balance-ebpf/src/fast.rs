@@ -84,7 +84,7 @@ fn may_confirm(now: u64) -> bool {
 
 #[inline(always)]
 fn send<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Headers<A>, entry: &Entry<A>) -> Option<bool> {
-    let bytes = skb.0.len();
+    let bytes = skb.received_bytes(headers);
     let wants_ethernet = entry.flags.has(Flags::ETHERNET);
     let mut packet = skb.direct();
     let rest = rewrite(&mut packet, headers, entry)?;

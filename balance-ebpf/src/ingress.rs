@@ -95,7 +95,7 @@ fn from_isp_family<A: Cached, const L3: usize>(skb: &Skb<'_>) -> Done {
     }
     if let Some(device) = device_of(skb) {
         if skb.kind() == PACKET_HOST {
-            count::received(device.isp, skb.0.len(), headers.answers_syn());
+            count::received(device.isp, skb.received_bytes(&headers), headers.answers_syn());
         }
         if let (Some(key), Some(settings)) = (key, SETTINGS.get(0)) {
             learn::snapshot::<A, L3>(skb, &headers, key, headers.flow().hash(settings.seed), device);

@@ -52,7 +52,7 @@ pub(crate) fn egress<const L3: usize>(context: &TcContext) {
             Some(Family::V6) => syn_class::<V6, _>(&skb.direct(), L3),
             None => None,
         };
-        count::sent(device.isp, context.len(), syn);
+        count::sent(device.isp, skb.sent_bytes(), syn);
     }
     match family {
         Some(Family::V4) => learn_from::<V4, L3>(&skb, device),

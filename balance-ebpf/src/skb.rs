@@ -115,6 +115,12 @@ impl Skb<'_> {
         if segment == 0 {
             return Some(headers.length);
         }
+        u16::try_from(self.payload(headers)? - headers.l3 + segment as usize).ok()
+    }
+
+    /// Where the payload is, behind all headers.
+    #[inline(always)]
+    fn payload<A: Ip>(&self, headers: &Headers<A>) -> Option<usize> {
         let transport = match headers.l4 {
             L4::Tcp => {
                 let offset: u8 = self.direct().get(headers.transport + 12)?;
@@ -122,7 +128,30 @@ impl Skb<'_> {
             }
             L4::Udp | L4::Echo => 8,
         };
-        u16::try_from(headers.transport - headers.l3 + transport + segment as usize).ok()
+        Some(headers.transport + transport)
+    }
+
+    /// Bytes that came over the wire: of packets that were merged on their way here, each with its headers.
+    #[inline(always)]
+    pub(crate) fn received_bytes<A: Ip>(&self, headers: &Headers<A>) -> u32 {
+        let length = self.0.len();
+        let segment = self.field(|skb| skb.gso_size);
+        if segment == 0 {
+            return length;
+        }
+        let Some(payload) = self.payload(headers) else { return length };
+        #[expect(clippy::cast_possible_truncation, reason = "less than a packet is long")]
+        let payload = payload as u32;
+        // One of them had its headers in the length already.
+        length + length.saturating_sub(payload).saturating_sub(1) / segment * payload
+    }
+
+    /// Bytes that will go over the wire: the kernel has worked out what headers will be added to the segments of a packet
+    /// before programs on egress run (`qdisc_pkt_len_init`).
+    #[inline(always)]
+    pub(crate) fn sent_bytes(&self) -> u32 {
+        let (length, on_wire) = (self.0.len(), self.field(|skb| skb.wire_len));
+        if on_wire > length { on_wire } else { length }
     }
 
     /// The index of the device it came in or goes out by.

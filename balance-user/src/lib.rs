@@ -4,6 +4,7 @@
 //! [`core::plan::Plan`] of what the kernel should look like, and effects. Everything else here is the thin shell
 //! that feeds the one and carries out the other.
 
+pub mod amount;
 pub mod announce;
 pub mod cli;
 pub mod config;

@@ -20,8 +20,9 @@ use std::time::Duration;
 use balance_common::Sticky;
 use balance_user::config::policy::{Degraded, Failback, LastResort, RuleTarget, Weights};
 use balance_user::config::{
-    Acceleration, Attach, ClampMss, Config, ConfigError, FastPathConfig, FirewallConfig, ForwardConfig,
-    Ipv6Mode, MailSecurity, MailServer, Mode, MonitorConfig, Ports, Protocol, RoutingConfig,
+    Acceleration, Attach, Band, ClampMss, Config, ConfigError, Direction, FastPathConfig, FirewallConfig,
+    ForwardConfig, Ipv6Mode, MailSecurity, MailServer, MeteredConfig, Mode, MonitorConfig, Period, Ports,
+    Protocol, QuotaAction, QuotaConfig, QuotaRule, RoutingConfig,
 };
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");
@@ -254,6 +255,27 @@ fn every_key_is_read() {
         ..general
     };
     assert_eq!(b.monitor, own);
+}
+
+#[test]
+fn a_quota_and_a_rate_need_little_and_take_much() {
+    let metered = |keys: &str| parse(&format!("{MINIMAL}{keys}\n")).unwrap().isps[0].metered;
+    assert_eq!(metered(""), MeteredConfig::default());
+    let least = metered("quota = \"50 GB\"\nspill_over = \"40 Mbit/s\"");
+    let month = QuotaRule { period: Period::Month { reset_day: 1 }, direction: Direction::Both };
+    let quota = QuotaConfig { limit: 50_000_000_000, rule: month, action: QuotaAction::Warn, warn: Some(80) };
+    assert_eq!(least.quota, Some(quota));
+    assert_eq!(least.spill_over, Some(Band { enter: 40_000_000, leave: 30_000_000 }));
+    let most = metered(
+        "quota = \"1 GiB\"\nquota_reset_day = 31\nquota_direction = \"upload\"\nquota_warn = \"off\"\n\
+         quota_action = \"demote\"\nspill_over = \"1.5Gbit/s\"\nspill_back = \"10 kbit/s\"",
+    );
+    let rule = QuotaRule { period: Period::Month { reset_day: 31 }, direction: Direction::Upload };
+    let quota = QuotaConfig { limit: 1 << 30, rule, action: QuotaAction::Demote, warn: None };
+    assert_eq!(most.quota, Some(quota));
+    assert_eq!(most.spill_over, Some(Band { enter: 1_500_000_000, leave: 10_000 }));
+    let daily = metered("quota = \"2 GB\"\nquota_period = \"day\"").quota.unwrap();
+    assert_eq!(daily.rule.period, Period::Day);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! An event: an ISP has changed its state. What, when, evidence and consequence; and how that is said to people, to programs
+//! An event: an ISP has changed its state, or its quota runs out. What, when, evidence and consequence; and how that is said to people, to programs
 //! and to hooks.
 
 use std::fmt;
@@ -20,9 +20,27 @@ pub struct Event {
     pub consequence: Consequence,
 }
 
+/// What an event is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The ISP's state.
+    #[default]
+    State,
+    /// Much of its quota is used.
+    QuotaWarning,
+    /// All of it is.
+    QuotaUsedUp,
+    /// There is some again.
+    QuotaRenewed,
+}
+
 /// What has changed of an ISP, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
+    /// What this is about. Of what is not about the state, that is told as it is, and was before.
+    #[serde(rename = "event", default)]
+    pub kind: Kind,
     /// Its name.
     pub isp: String,
     /// Its device.
@@ -142,9 +160,7 @@ impl Event {
     /// What and why, in one sentence: `CABLE is down, was up: no answer from 1.1.1.1 for 0.8 s`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let Change { isp, evidence, .. } = &self.change;
-        let colon = if evidence.is_empty() { "" } else { ": " };
-        format!("{isp} is {}, was {}{colon}{evidence}", self.change.state_in_words(), self.change.previous)
+        self.change.summary()
     }
 
     /// All of it in one line, for people.
@@ -182,11 +198,11 @@ impl Event {
     /// The variables of hooks.
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, String)> {
-        let Change { isp, device, state, previous, health, forced, evidence, probes } = &self.change;
+        let Change { kind, isp, device, state, previous, health, forced, evidence, probes } = &self.change;
         let Consequence { buckets_lost, buckets_gained, connections_reset, flows_cut } = self.consequence;
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         vec![
-            ("BALANCE_EVENT", "state".to_owned()),
+            ("BALANCE_EVENT", kind.name().to_owned()),
             ("BALANCE_INSTANCE", self.instance.clone()),
             ("BALANCE_TIME", self.time.to_string()),
             ("BALANCE_ISP", isp.clone()),
@@ -207,15 +223,55 @@ impl Event {
         ]
     }
 
-    /// The folders of the hooks to run: that of the state, if there is a new one, and that of any event.
+    /// The folders of the hooks to run: that of the state, if there is a new one, or of another kind of event; and that of any.
     #[must_use]
     pub fn folders(&self) -> Vec<String> {
-        let own = (self.change.state != self.change.previous).then(|| format!("{}.d", self.change.state));
+        let Change { kind, state, previous, .. } = &self.change;
+        let own = match kind {
+            Kind::State => (state != previous).then(|| format!("{state}.d")),
+            kind => Some(format!("{}.d", kind.name())),
+        };
         own.into_iter().chain(["event.d".to_owned()]).collect()
     }
 }
 
+impl Kind {
+    /// As hooks are told it, and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::QuotaWarning => "quota_warning",
+            Self::QuotaUsedUp => "quota_used_up",
+            Self::QuotaRenewed => "quota_renewed",
+        }
+    }
+}
+
 impl Change {
+    /// What and why, in one sentence.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Self { kind, isp, evidence, .. } = self;
+        if *kind != Kind::State {
+            return format!("{isp} {evidence}");
+        }
+        let colon = if evidence.is_empty() { "" } else { ": " };
+        format!("{isp} is {}, was {}{colon}{evidence}", self.state_in_words(), self.previous)
+    }
+
+    /// What, in as few words as fit a subject.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let Self { kind, isp, state, .. } = self;
+        match kind {
+            Kind::State => format!("{isp} is {state}"),
+            Kind::QuotaWarning => format!("{isp} has used much of its quota"),
+            Kind::QuotaUsedUp => format!("{isp} has used up its quota"),
+            Kind::QuotaRenewed => format!("{isp} has quota again"),
+        }
+    }
+
     /// The state, and whether it is forced.
     fn state_in_words(&self) -> String {
         if self.forced.is_some() { format!("{} (forced)", self.state) } else { self.state.clone() }
@@ -224,7 +280,11 @@ impl Change {
     /// Flows are sent there again, or as many as before.
     #[must_use]
     pub fn is_way_back(&self) -> bool {
-        self.state == "up" || self.state == "degraded" && self.previous != "up"
+        match self.kind {
+            Kind::State => self.state == "up" || self.state == "degraded" && self.previous != "up",
+            Kind::QuotaRenewed => true,
+            Kind::QuotaWarning | Kind::QuotaUsedUp => false,
+        }
     }
 }
 
@@ -271,6 +331,7 @@ pub(crate) mod tests {
             time: Time { epoch_ms: 1_700_000_000_123 },
             instance: "main".to_owned(),
             change: Change {
+                kind: Kind::State,
                 isp: isp.to_owned(),
                 device: "eth0".to_owned(),
                 state: state.to_owned(),
@@ -315,11 +376,32 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_is_told_of_a_quota_is_a_sentence_of_its_own_and_has_hooks_of_its_own() {
+        let mut event = event("DSL", "up");
+        event.change.kind = Kind::QuotaUsedUp;
+        event.change.evidence = "has used up its quota (51 GB of 50 GB)".to_owned();
+        assert_eq!(event.summary(), "DSL has used up its quota (51 GB of 50 GB)");
+        assert_eq!(event.folders(), ["quota_used_up.d", "event.d"]);
+        assert!(event.environment().contains(&("BALANCE_EVENT", "quota_used_up".to_owned())));
+        assert!(serde_json::to_string(&event).unwrap().contains(r#""event":"quota_used_up","isp":"DSL""#));
+        assert!(!event.change.is_way_back());
+        event.change.kind = Kind::QuotaRenewed;
+        assert!(event.change.is_way_back());
+    }
+
+    #[test]
+    fn events_of_a_history_that_knew_only_states_are_read() {
+        let json = serde_json::to_string(&event("CABLE", "down")).unwrap();
+        let old = json.replace(r#""event":"state","#, "");
+        assert_eq!(serde_json::from_str::<Event>(&old).unwrap(), event("CABLE", "down"));
+    }
+
+    #[test]
     fn the_json_is_flat_but_for_probes_and_consequence_and_can_be_read_again() {
         let json = serde_json::to_string(&event("CABLE", "down")).unwrap();
         assert_eq!(
             json,
-            r#"{"time":"2023-11-14T22:13:20.123Z","instance":"main","isp":"CABLE","device":"eth0","state":"down","previous":"up","health":"down","forced":null,"evidence":"no answer from 1.1.1.1 for 0.8 s","probes":{"target":"1.1.1.1","source":"192.0.2.2","replied":90,"waiting":1,"lost":9,"late":2,"replied_in_row":0,"waiting_in_row":1,"lost_in_row":7,"rtt_us":12345},"consequence":{"buckets_lost":3072,"buckets_gained":0,"connections_reset":1,"flows_cut":5}}"#
+            r#"{"time":"2023-11-14T22:13:20.123Z","instance":"main","event":"state","isp":"CABLE","device":"eth0","state":"down","previous":"up","health":"down","forced":null,"evidence":"no answer from 1.1.1.1 for 0.8 s","probes":{"target":"1.1.1.1","source":"192.0.2.2","replied":90,"waiting":1,"lost":9,"late":2,"replied_in_row":0,"waiting_in_row":1,"lost_in_row":7,"rtt_us":12345},"consequence":{"buckets_lost":3072,"buckets_gained":0,"connections_reset":1,"flows_cut":5}}"#
         );
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event("CABLE", "down"));
     }

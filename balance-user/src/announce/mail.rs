@@ -12,7 +12,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use tokio::task::spawn_blocking;
 
 use super::deliver::{Carrier, CarrierError};
-use super::event::{Event, Probes};
+use super::event::{Event, Kind, Probes};
 use crate::config::{MailConfig, MailSecurity};
 
 /// How long a mail may take: some servers are slow on purpose.
@@ -65,13 +65,13 @@ fn message(
 
 /// What it is about: of one event all that matters, of several the last state of each ISP.
 fn subject(host: Option<&str>, events: &[Event]) -> String {
-    let mut isps: Vec<(&str, &str)> = Vec::new();
+    let mut isps: Vec<(&str, Kind, String)> = Vec::new();
     for Event { change, .. } in events {
-        isps.retain(|(isp, _)| *isp != change.isp);
-        isps.push((&change.isp, &change.state));
+        isps.retain(|(isp, kind, _)| (*isp, *kind) != (change.isp.as_str(), change.kind));
+        isps.push((&change.isp, change.kind, change.headline()));
     }
     let on = host.map(|host| format!(" on {host}")).unwrap_or_default();
-    let states: Vec<String> = isps.iter().map(|(isp, state)| format!("{isp} is {state}")).collect();
+    let states: Vec<String> = isps.into_iter().map(|(.., headline)| headline).collect();
     match events.len() {
         0 | 1 => format!("balance{on}: {}", states.join("")),
         count => format!("balance{on}: {count} changes, {}", states.join(", ")),

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::events::Events;
+use crate::amount::parse_size;
 use crate::config::{DEFAULT_PATH, WEIGHTS};
 use crate::import;
 
@@ -91,6 +92,12 @@ Examples:
     /// Let an ISP's probes decide again, after `up` or `down`
     #[command(after_help = "Example:\n  balance-user auto DSL")]
     Auto(IspName),
+
+    /// Say what an ISP has used of its quota, if its provider has counted something else
+    ///
+    /// What comes from then on is added. `status` shows what was counted.
+    #[command(after_help = "Example:\n  balance-user quota LTE --set 12GB")]
+    Quota(Quota),
 
     /// Drop what the fast path has learned of the flows of an ISP, or of all
     ///
@@ -184,6 +191,17 @@ pub struct SetWeight {
 pub struct IspName {
     /// The ISP
     pub name: String,
+}
+
+/// What `quota` must be told.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Quota {
+    /// The ISP
+    pub name: String,
+
+    /// What it has used in the present period: a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub set: u64,
 }
 
 /// What `flush` can be told.
@@ -383,6 +401,8 @@ mod tests {
             "events",
             "events -f --json -n 5 --isp CABLE",
             "events --follow",
+            "quota LTE --set 12GB",
+            "quota LTE --set 0.5TiB",
             "flush",
             "flush CABLE",
             "explain --from 192.168.1.2 --to 1.1.1.1 --proto udp --sport 1 --dport 53 --dscp ef --lan HOME",
@@ -412,6 +432,9 @@ mod tests {
             ("down", "<NAME>"),
             ("auto", "<NAME>"),
             ("up CABLE DSL", "'DSL'"),
+            ("quota LTE", "--set"),
+            ("quota LTE --set 12", "must be a number with kB, MB, GB"),
+            ("quota --set 12GB", "<NAME>"),
             ("flush CABLE DSL", "'DSL'"),
             ("flush --all", "--all"),
             ("events -n many", "many"),

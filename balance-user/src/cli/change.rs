@@ -1,4 +1,4 @@
-//! `set-weight`, `up`, `down` and `auto`: changes to a running daemon.
+//! `set-weight`, `up`, `down`, `auto` and `quota`: changes to a running daemon.
 
 use anyhow::bail;
 
@@ -23,6 +23,10 @@ pub(super) fn set_weight(instance: &str, set: &SetWeight) -> anyhow::Result<()> 
 
 pub(super) fn force(instance: &str, isp: String, to: Force) -> anyhow::Result<()> {
     change(instance, &isp.clone(), &Request::Force { isp, to })
+}
+
+pub(super) fn set_used(instance: &str, isp: String, bytes: u64) -> anyhow::Result<()> {
+    change(instance, &isp.clone(), &Request::SetUsed { isp, bytes })
 }
 
 /// Asks the daemon to change something; `name` is that of the ISP.

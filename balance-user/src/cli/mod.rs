@@ -76,6 +76,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Down(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Down),
         Command::Auto(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Auto),
         Command::Events(events) => events::events(&cli.instance, &events),
+        Command::Quota(quota) => change::set_used(&cli.instance, quota.name, quota.set),
         Command::Flush(flush) => flush::flush(&cli.instance, flush.name.as_deref()),
         Command::Explain(asked) => explain::explain(&cli.instance, &asked),
         Command::Check(check) => check::check(&check.config),

@@ -1,5 +1,6 @@
 //! What `status` tells: one structure, from which both the JSON and the text are made.
 
+mod metered;
 mod policies;
 mod text;
 
@@ -9,6 +10,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{DeviceAcceleration, LocalTraffic};
+use crate::core::{QuotaStatus, SpillStatus};
 
 pub use self::policies::{Policy, Share};
 pub use self::text::{render, render_short};
@@ -99,6 +101,10 @@ pub struct Isp {
     pub since: Option<SystemTime>,
     /// Why it is in this state, if there is anything to say.
     pub reason: Option<String>,
+    /// How it is with its quota, if it has one; only the daemon knows.
+    pub quota: Option<QuotaStatus>,
+    /// How full it is, where `spill_over` is set; only the daemon knows.
+    pub spill_over: Option<SpillStatus>,
 }
 
 /// Whether an ISP works.
@@ -232,6 +238,8 @@ mod samples {
             received_ms_ago: None,
             since: None,
             reason: None,
+            quota: None,
+            spill_over: None,
         }
     }
 
@@ -314,7 +322,7 @@ mod tests {
         report.acceleration = vec![accelerated("ppp0", "tc", Some("ppp0 has no Ethernet header"))];
         report.isps[0].share = 1.0 / 3.0;
         report.isps[0].tx_bytes = Some(u64::MAX);
-        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"syn_sent":null,"syn_answered":null,"received_ms_ago":null,"since":"2024-10-00","reason":null}],"policies":[{"name":"default","sticky":"flow","last_resort":"main","isps":[{"name":"CABLE","ipv4":0.75,"ipv6":0.6667}]}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"],"failed_announcements":["mail to root@localhost failed: no answer within 30s"]}"#;
+        let expected = r#"{"instance":"main","daemon":{"pid":123,"running":true},"isps":[{"name":"CABLE","device":"eth0","state":"up","forced":null,"weight":3,"tier":1,"share":0.3333,"gateway":"192.0.2.1","rtt_ms":12.4,"jitter_ms":2.04,"loss_percent":0.0,"flows":412,"fast_flows":90,"tx_packets":null,"tx_bytes":18446744073709551615,"rx_packets":null,"rx_bytes":null,"fast_packets":98000,"slow_packets":2000,"syn_sent":null,"syn_answered":null,"received_ms_ago":null,"since":"2024-10-00","reason":null,"quota":null,"spill_over":null}],"policies":[{"name":"default","sticky":"flow","last_resort":"main","isps":[{"name":"CABLE","ipv4":0.75,"ipv6":0.6667}]}],"acceleration":[{"device":"ppp0","kind":"tc","reason":"ppp0 has no Ethernet header"}],"local_traffic":{"kind":"route","reason":"cgroup2 is not mounted"},"failed_scripts":["/etc/balance/routes.d/10-vpn failed: exit status: 3"],"failed_announcements":["mail to root@localhost failed: no answer within 30s"]}"#;
         let since = humantime::format_rfc3339_seconds(report.isps[0].since.unwrap()).to_string();
         assert!(since.ends_with("T22:00:00Z"), "{since}");
         assert_eq!(serde_json::to_string(&report).unwrap(), expected.replace("2024-10-00", &since));

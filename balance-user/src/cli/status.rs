@@ -165,6 +165,8 @@ fn isp(
         received_ms_ago: quality.received_ms_ago,
         since: (entry.since != 0).then(|| UNIX_EPOCH + Duration::from_millis(entry.since)),
         reason: quality.reason,
+        quota: quality.quota,
+        spill_over: quality.spill_over,
     })
 }
 

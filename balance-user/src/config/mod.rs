@@ -9,6 +9,7 @@ pub(crate) mod error;
 mod firewall;
 mod forward;
 mod ipv6;
+mod metered;
 mod monitor;
 mod parse;
 mod parse_policy;
@@ -34,6 +35,7 @@ pub use self::error::{ConfigError, Fault};
 pub use self::firewall::{ClampMss, FirewallConfig, Group, OwnRules, Rate, RulesFolder, Service};
 pub use self::forward::ForwardConfig;
 pub use self::ipv6::Ipv6Mode;
+pub use self::metered::{Direction, MeteredConfig, Period, QuotaAction, QuotaConfig, QuotaRule};
 pub use self::monitor::{Band, Limits, MonitorConfig, Profile};
 pub(crate) use self::parse_policy::{dscp_named, protocols_named};
 pub use self::ports::{Ports, Protocol};
@@ -190,6 +192,8 @@ pub struct IspConfig {
     pub prefix: Option<Ipv6Net>,
     /// When it counts as down and as up.
     pub monitor: MonitorConfig,
+    /// How much it is to carry.
+    pub metered: MeteredConfig,
 }
 
 /// One LAN.

@@ -14,7 +14,7 @@ use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, monitor, route,
+    ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, metered, monitor, route,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -42,8 +42,25 @@ const TOP_KEYS: &[&str] = &[
     "mail",
     "webhook",
 ];
-const ISP_KEYS: &[&str] =
-    &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
+const ISP_KEYS: &[&str] = &[
+    "name",
+    "device",
+    "weight",
+    "tier",
+    "gateway",
+    "targets",
+    "ipv6",
+    "prefix",
+    "monitor",
+    "quota",
+    "quota_period",
+    "quota_reset_day",
+    "quota_direction",
+    "quota_warn",
+    "quota_action",
+    "spill_over",
+    "spill_back",
+];
 const LAN_KEYS: &[&str] = &["name", "device"];
 /// What is pinged unless the config says otherwise: two operators, both families.
 const DEFAULT_TARGETS: [IpAddr; 4] = [
@@ -179,6 +196,7 @@ fn isp(
     let (ipv6, prefix) = ipv6::read(table, targets_item.map(|item| (item, targets.as_slice())))?;
     let own = table.get("monitor").map(|item| item.table(monitor::KEYS)).transpose()?;
     let monitor = monitor.clone().merged(own.as_ref())?;
+    let metered = metered::read(table)?;
 
     // A quorum beyond one needs somebody to have asked for it; the one closest to this ISP is to blame.
     let own_quorum = own.as_ref().and_then(|own| own.get("quorum"));
@@ -187,7 +205,19 @@ fn isp(
     {
         return Err(culprit.problem(message));
     }
-    Ok(IspConfig { name, device, weight, tier, gateway_v4, gateway_v6, targets, ipv6, prefix, monitor })
+    Ok(IspConfig {
+        name,
+        device,
+        weight,
+        tier,
+        gateway_v4,
+        gateway_v6,
+        targets,
+        ipv6,
+        prefix,
+        monitor,
+        metered,
+    })
 }
 
 /// One `[[lan]]`.

@@ -53,6 +53,8 @@ pub struct MemberInForce {
     pub weight: u16,
     /// Its tier in the policy.
     pub tier: u8,
+    /// Why it waits behind all tiers, if it does.
+    pub carries_enough: Option<String>,
 }
 
 /// Ports at addresses of this machine that lead LAN hosts to another host.

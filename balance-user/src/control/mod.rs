@@ -37,6 +37,13 @@ pub enum Request {
         /// What it is to be.
         to: Force,
     },
+    /// An ISP has used so much of its quota, whatever was counted.
+    SetUsed {
+        /// Its name.
+        isp: String,
+        /// Bytes.
+        bytes: u64,
+    },
     /// What the fast path has learned of an ISP, or of all, is void.
     Flush {
         /// The ISP's name.

@@ -11,7 +11,7 @@ use super::isp::{Conclusion, Isp, targets};
 use super::network::{Network, family_of};
 use super::path::is_link_local;
 use super::tally::Tally;
-use crate::announce::event::{Change, Probes};
+use crate::announce::event::{Change, Kind, Probes};
 
 /// What has been said of the ISPs so far, and what became of their probes.
 #[derive(Debug, Default)]
@@ -58,6 +58,7 @@ impl Changes {
         }
         let probes = self.tally(isp.id).count(isp.config.monitor.timeout, now);
         Some(Change {
+            kind: Kind::State,
             isp: isp.config.name.clone(),
             device: isp.config.device.clone(),
             state: told.state,
@@ -67,6 +68,31 @@ impl Changes {
             previous: before.state,
             probes: Probes { target: target(isp), source: source(isp, network), ..probes },
         })
+    }
+
+    /// What is to be told of an ISP's quota.
+    pub(super) fn of_quota(
+        &mut self,
+        isp: &Isp,
+        kind: Kind,
+        words: String,
+        network: &Network,
+        now: Instant,
+    ) -> Change {
+        let usable = Family::ALL.iter().any(|&family| isp.is_usable(family));
+        let state = in_use(isp.conclusion().state(), isp.forced, usable);
+        let probes = self.tally(isp.id).count(isp.config.monitor.timeout, now);
+        Change {
+            kind,
+            isp: isp.config.name.clone(),
+            device: isp.config.device.clone(),
+            previous: state.clone(),
+            state,
+            health: isp.state().to_string(),
+            forced: name_of(isp.forced).map(str::to_owned),
+            evidence: words,
+            probes: Probes { target: target(isp), source: source(isp, network), ..probes },
+        }
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) fn in_force(core: &Core) -> InForce {
 fn policy(core: &Core, policy: &PolicyConfig) -> PolicyInForce {
     let member = |isp: &Isp| {
         let (weight, tier) = policy.member(&isp.config.name, isp.weight, isp.config.tier)?;
-        Some(MemberInForce { isp: isp.config.name.clone(), weight, tier })
+        let carries_enough = isp.meter.reason(&isp.config.metered);
+        Some(MemberInForce { isp: isp.config.name.clone(), weight, tier, carries_enough })
     };
     let takers = |family| {
         let takers = select::takers(core, policy, family).into_iter();

@@ -9,6 +9,7 @@ use balance_common::{Family, IspId};
 use super::absence::Absence;
 use super::health::{Connecting, Evidence, Health, Passive, State};
 use super::ipv6::{self, Delegated};
+use super::meter::{Meter, Standing};
 use super::network::Network;
 use super::path::{NoPath, find_next_hop, name_of as family_name};
 use super::plan::NextHop;
@@ -30,6 +31,8 @@ pub(super) struct Isp {
     pub(super) announced: Option<Conclusion>,
     /// The IPv6 prefix that it has delegated.
     pub(super) delegated: Delegated,
+    /// How much it carries.
+    pub(super) meter: Meter,
     paths: [Path; 2],
     /// What its device sends and receives.
     passive: Passive,
@@ -56,6 +59,7 @@ pub struct Fingerprint {
     usable: [bool; 2],
     next_hops: [Option<NextHop>; 2],
     down_order: [Option<u64>; 2],
+    standing: Standing,
 }
 
 /// An ISP in one family.
@@ -88,6 +92,7 @@ impl Isp {
             since_ms: 0,
             announced: None,
             delegated: Delegated::default(),
+            meter: Meter::default(),
             paths: Family::ALL.map(path),
             passive: Passive::default(),
             connecting: Connecting::default(),
@@ -157,6 +162,7 @@ impl Isp {
                 path.known = None;
             }
         }
+        self.meter.reconfigure(&config.metered);
         self.config = config;
         self
     }
@@ -213,6 +219,11 @@ impl Isp {
     /// It works badly, as far as is known.
     pub(super) fn is_degraded(&self, family: Family) -> bool {
         self.path(self.judge(family)).health.is_degraded()
+    }
+
+    /// What speaks against giving it new flows, though it works.
+    pub(super) fn standing(&self) -> Standing {
+        self.meter.standing(&self.config.metered)
     }
 
     /// What its weight is multiplied by, where weights follow what is measured.
@@ -347,6 +358,7 @@ impl Isp {
             usable: Family::ALL.map(|family| self.is_usable(family)),
             next_hops: [v4, v6].map(|path| path.next_hop.as_ref().ok().copied()),
             down_order: [v4, v6].map(|path| path.down_order),
+            standing: self.standing(),
         }
     }
 
@@ -395,6 +407,10 @@ impl Isp {
             .zip(Family::ALL)
             .find(|(path, family)| path.next_hop.is_ok() && !targets(&self.config, *family).is_empty());
         let reason = self.reason(now);
+        let metered = &self.config.metered;
+        let reasons =
+            Some(reason).filter(|reason| !reason.is_empty()).into_iter().chain(self.meter.reason(metered));
+        let reason = reasons.collect::<Vec<_>>().join("; ");
         Quality {
             rtt_ms: measured.and_then(|path| path.health.rtt()).map(ms),
             jitter_ms: measured.and_then(|path| path.health.jitter()).map(ms),
@@ -404,6 +420,8 @@ impl Isp {
                 u64::try_from(ago).unwrap_or(u64::MAX)
             }),
             reason: (!reason.is_empty()).then_some(reason),
+            quota: self.meter.quota_status(metered),
+            spill_over: self.meter.spill_status(metered),
         }
     }
 }

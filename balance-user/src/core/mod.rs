@@ -6,6 +6,7 @@ mod forecast;
 mod in_force;
 mod ipv6;
 mod isp;
+mod meter;
 mod path;
 mod planner;
 mod policies;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use balance_common::layout::{Forced, IspEntry};
 use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
+use jiff::civil::Date;
 
 pub use self::policies::last_resort_of;
 use crate::announce::event::Change;
@@ -40,6 +42,7 @@ pub use health::{Attempts, Traffic};
 pub(crate) use in_force::protocol_name;
 pub use isp::Fingerprint;
 use isp::{DOWN_ORDERS, Isp};
+pub use meter::{Account, QuotaStatus, Reading, Record, SpillStatus, Today};
 use network::Network;
 pub(crate) use path::is_link_local;
 pub use path::name_of as family_name;
@@ -92,6 +95,22 @@ pub enum Event {
     Attempts(BTreeMap<IspId, Attempts>),
     /// Nobody could look at anything for so long: whoever calls was stopped, or the machine was asleep.
     HeldUp(Duration),
+    /// How far the counters of the ISPs that are metered have come.
+    Volume {
+        /// The counters.
+        readings: BTreeMap<IspId, Reading>,
+        /// What the clock says.
+        today: Today,
+    },
+    /// The operator knows better what an ISP has used of its quota.
+    SetUsed {
+        /// The ISP.
+        isp: IspId,
+        /// Bytes.
+        bytes: u64,
+        /// The day on the wall.
+        today: Date,
+    },
     /// The operator changes a weight.
     SetWeight {
         /// The ISP.
@@ -155,6 +174,8 @@ pub enum Effect {
         /// What has changed; none if it is only the first word about it.
         change: Option<Box<Change>>,
     },
+    /// Tell the operator of an ISP's quota.
+    AnnounceQuota(Box<Change>),
 }
 
 /// The state of an instance.
@@ -299,6 +320,18 @@ impl Core {
                     isp.held_up(gap, now);
                 }
             }
+            Event::Volume { readings, today } => {
+                for (id, reading) in readings {
+                    if let Some(isp) = self.isps.get_mut(&id) {
+                        isp.meter.observe(&isp.config.metered, reading, today, now);
+                    }
+                }
+            }
+            Event::SetUsed { isp, bytes, today } => {
+                if let Some(isp) = self.isps.get_mut(&isp) {
+                    isp.meter.set_used(&isp.config.metered, bytes, today);
+                }
+            }
             Event::SetWeight { isp, weight } => {
                 if let Some(isp) = self.isps.get_mut(&isp) {
                     isp.set_weight(weight);
@@ -335,6 +368,12 @@ impl Core {
                 reason: isp.reason(now),
                 change: self.changes.of(isp, &self.network, now).map(Box::new),
             });
+        }
+        for isp in self.isps.values_mut() {
+            if let Some((kind, words)) = isp.meter.news(&isp.config.metered) {
+                let change = self.changes.of_quota(isp, kind, words, &self.network, now);
+                effects.push(Effect::AnnounceQuota(Box::new(change)));
+            }
         }
         effects
     }
@@ -543,6 +582,10 @@ pub struct Quality {
     pub received_ms_ago: Option<u64>,
     /// Why it is in its state, if there is anything to say.
     pub reason: Option<String>,
+    /// How it is with its quota, if it has one.
+    pub quota: Option<QuotaStatus>,
+    /// How full it is, if that matters.
+    pub spill_over: Option<SpillStatus>,
 }
 
 fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {

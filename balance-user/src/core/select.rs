@@ -61,7 +61,10 @@ fn members(core: &Core, policy: &PolicyConfig, family: Family) -> Members {
     // Degraded ones are better than nothing.
     let is_good = |isp: &Isp| isp.is_usable(family) && !isp.is_degraded(family);
     let choosy = policy.degraded == Degraded::Avoid && isps.iter().any(|(isp, ..)| is_good(isp));
-    let is_wanted = |isp: &Isp| if choosy { is_good(isp) } else { isp.is_usable(family) };
+    let is_fit = |isp: &Isp| if choosy { is_good(isp) } else { isp.is_usable(family) };
+    // Likewise those that carry enough: the tiers are those of the others, as long as there is one.
+    let best = isps.iter().filter(|(isp, ..)| is_fit(isp)).map(|(isp, ..)| isp.standing()).min();
+    let is_wanted = |isp: &Isp| is_fit(isp) && Some(isp.standing()) == best;
     let usable = || isps.iter().filter(|(isp, ..)| is_wanted(isp));
     let none = Members { all: Vec::new(), down: Vec::new() };
     let Some(tier) = usable().map(|&(_, _, tier)| tier).min() else { return none };

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::conntrack::{self, IspMark};
 use crate::control::{DeviceAcceleration, LocalTraffic};
 use crate::core::plan::{Plan, ProberPlan};
-use crate::core::{Attempts, Core, Effect, Fingerprint, Traffic, nft_table_name};
+use crate::core::{Attempts, Core, Effect, Fingerprint, Reading, Traffic, nft_table_name};
 use crate::datapath::{Datapath, DatapathError, Maps, Pins};
 use crate::monitor::{Outcome, Prober};
 use crate::nat;
@@ -176,6 +176,11 @@ impl Kernel {
             .unzip()
     }
 
+    /// How far the counters of an ISP have come.
+    pub(super) fn reading(&self, isp: IspId) -> Result<Reading, DatapathError> {
+        super::quotas::reading(&self.maps, isp)
+    }
+
     /// Gives flows that are older than we are the mark of the ISP they use, so that they stay there.
     pub(super) async fn adopt_flows(&self, core: &Core) {
         self.resets.clean_up().await;
@@ -300,6 +305,10 @@ impl Kernel {
                     }
                 }
                 Effect::Returned { isp, family } => self.failbacks.begin(isp, family),
+                Effect::AnnounceQuota(change) => {
+                    tracing::warn!(isp = change.isp, "{}", change.summary());
+                    self.consequences.change(*change);
+                }
                 Effect::Announce { isp, state, reason, change } => {
                     // All of it in the message too, because `journalctl` shows nothing else.
                     let colon = if reason.is_empty() { "" } else { ": " };

@@ -11,6 +11,7 @@ mod instance;
 mod kernel;
 mod pace;
 mod punctuality;
+mod quotas;
 mod reconciler;
 mod resets;
 mod scripts;
@@ -38,9 +39,12 @@ pub use instance::{Instance, Lock, LockError};
 use kernel::Kernel;
 use pace::Pace;
 use punctuality::{Late, Punctuality};
+use quotas::Ledger;
 use scripts::ScriptRunner;
 pub use stop::stop;
 
+/// How often what metered ISPs carry is counted.
+const VOLUME_INTERVAL: Duration = Duration::from_millis(500);
 /// How often everything is compared with the plan though nothing has happened that we know of.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
 /// After something failed, how soon to try again.
@@ -64,6 +68,10 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     let left = kernel.left()?;
     let mut core = Core::new(config, &left, network, clock())?;
     core.keep_policies(&kernel.left_policies()?);
+    let mut ledger = Ledger::open(instance.name());
+    core.restore_meters(ledger.records());
+    // Before anything is attached: what is counted in maps that are new is all ours.
+    count_volume(&mut core, &kernel, &mut ledger);
     let is_first = left.is_empty();
     if is_first && !scripts.before(&core, &mut signals).await {
         return Ok(());
@@ -83,6 +91,8 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
         watcher,
         outcomes,
         asked,
+        ledger,
+        volume: ticker(VOLUME_INTERVAL),
         pace: Pace::new(),
         looked: Instant::now(),
         reconcile: ticker(RECONCILE_INTERVAL),
@@ -96,6 +106,8 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     tracing::info!(instance = instance.name(), "balancing");
     daemon.scripts.after(&daemon.core, Occasion::Start, is_first);
     daemon.serve(&mut signals).await;
+    count_volume(&mut daemon.core, &daemon.kernel, &mut daemon.ledger);
+    daemon.ledger.finish(&daemon.core).await;
     daemon.kernel.finish().await;
     tracing::info!("ended; the kernel goes on balancing, `balance-user stop` puts everything back");
     Ok(())
@@ -120,6 +132,8 @@ struct Daemon {
     watcher: Watcher,
     outcomes: mpsc::Receiver<Outcome>,
     asked: mpsc::Receiver<Asked>,
+    ledger: Ledger,
+    volume: Interval,
     pace: Pace,
     /// When the traffic of the ISPs was looked at.
     looked: Instant,
@@ -139,6 +153,8 @@ struct Signals {
 /// What the loop does next.
 enum Next {
     Apply(Scope),
+    /// The same for what the ISPs carry, and save that.
+    Keep,
     Reload,
     Quit,
 }
@@ -148,6 +164,10 @@ impl Daemon {
         loop {
             match self.next(signals).await {
                 Next::Apply(scope) => self.advance(scope).await,
+                Next::Keep => {
+                    self.advance(Scope::Changes).await;
+                    self.ledger.keep(&self.core).await;
+                }
                 Next::Reload => self.reload().await,
                 Next::Quit => return,
             }
@@ -186,6 +206,10 @@ impl Daemon {
                 self.core.handle(Event::Traffic(traffic), now);
                 self.core.handle(Event::Attempts(attempts), now);
                 self.look_at_carrier().await
+            }
+            _ = self.volume.tick(), if self.core.metered().next().is_some() => {
+                count_volume(&mut self.core, &self.kernel, &mut self.ledger);
+                Next::Keep
             }
             () = sleep_until(deadline.into()) => {
                 let scope = if self.kernel.retry_at().is_some_and(|at| at <= Instant::now()) { Scope::Everything } else { Scope::Changes };
@@ -282,6 +306,8 @@ impl Daemon {
             Ok(config) => {
                 tracing::info!(config = %self.config_path.display(), "config reloaded");
                 self.core.handle(Event::Reload(Box::new(config)), Instant::now());
+                self.core.restore_meters(self.ledger.records());
+                count_volume(&mut self.core, &self.kernel, &mut self.ledger);
                 self.kernel.renamed();
                 self.advance(Scope::Everything).await;
                 self.scripts.after(&self.core, Occasion::Reload, true);
@@ -323,6 +349,7 @@ impl Daemon {
                 };
                 self.change(&isp, |isp| Event::Force { isp, forced })
             }
+            Request::SetUsed { isp, bytes } => self.set_used(&isp, bytes),
             Request::Flush { isp } => self.flush(isp.as_deref()),
         };
         // Whoever asked may have gone.
@@ -334,6 +361,20 @@ impl Daemon {
         let Some(isp) = self.core.isp_named(name) else { return self.no_such_isp() };
         self.core.handle(event(isp), Instant::now());
         Response::Done
+    }
+
+    fn set_used(&mut self, name: &str, bytes: u64) -> Response {
+        let has_quota =
+            |id| self.core.metered().any(|(isp, config)| isp == id && config.metered.quota.is_some());
+        match self.core.isp_named(name) {
+            Some(isp) if !has_quota(isp) => {
+                Response::Error { message: format!("{name} has no quota in the config") }
+            }
+            _ => {
+                let today = self.ledger.today().date;
+                self.change(name, |isp| Event::SetUsed { isp, bytes, today })
+            }
+        }
     }
 
     fn flush(&mut self, name: Option<&str>) -> Response {
@@ -367,6 +408,13 @@ impl Signals {
 pub fn clock() -> Clock {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Clock { instant: Instant::now(), epoch_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// Counts what the metered ISPs carry.
+fn count_volume(core: &mut Core, kernel: &Kernel, ledger: &mut Ledger) {
+    let isps: Vec<_> = core.metered().map(|(isp, _)| isp).collect();
+    let readings = isps.into_iter().filter_map(|isp| Some((isp, kernel.reading(isp).ok()?))).collect();
+    core.handle(Event::Volume { readings, today: ledger.today() }, Instant::now());
 }
 
 fn far_off() -> Instant {

@@ -12,7 +12,7 @@ use crate::control::{self, Request};
 use crate::core::nft_table_name;
 use crate::datapath::{self, Maps, Pins};
 
-use super::{Instance, Lock, LockError, reconciler, scripts};
+use super::{Instance, Lock, LockError, quotas, reconciler, scripts};
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +33,9 @@ pub async fn stop(instance: &Instance) -> anyhow::Result<bool> {
         .extend(datapath::detach(&pins, &instance.clsact()).await.into_iter().map(|error| error.to_string()));
     if let Err(error) = forget_lost(&pins).await {
         tracing::warn!(%error, "connections that have lost their ISP stay until they time out");
+    }
+    if let Err(error) = quotas::close(instance.name(), &pins) {
+        tracing::warn!(%error, "what was used of quotas since the daemon saved it last is not counted");
     }
     let undone = reconciler::undo(instance, &nft_table_name(instance.name()), routing).await;
     errors.extend(undone.into_iter().map(|error| error.to_string()));

@@ -217,8 +217,11 @@ impl Facts {
         let members = said.map(|said| said.members.as_slice()).unwrap_or_default();
         let idle = members.iter().filter(|member| !shares.contains_key(&member.isp)).map(|member| {
             let is_usable = self.isps.values().any(|isp| isp.name == member.isp && isp.usable);
-            let why =
-                if is_usable { format!("waits in tier {}", member.tier) } else { "not usable".to_owned() };
+            let why = match &member.carries_enough {
+                _ if !is_usable => "not usable".to_owned(),
+                Some(why) => format!("waits ({why})"),
+                None => format!("waits in tier {}", member.tier),
+            };
             (member.isp.clone(), why)
         });
         let sticky = match self.sticky()? {

@@ -144,7 +144,10 @@ fn steered_because(facts: &Facts) -> String {
 fn bucket(facts: &Facts, isp: &str) -> String {
     let Some(number) = facts.steering.bucket else { return format!("which has {isp} alone now") };
     let home = facts.home(number).and_then(|home| facts.isps.get(&home));
-    let home = home.map_or_else(String::new, |home| format!(" while {} is not usable", home.name));
+    let home = home.map_or_else(String::new, |home| {
+        let why = if home.usable { "gets no new flows" } else { "is not usable" };
+        format!(" while {} {why}", home.name)
+    });
     format!("whose bucket {number} is {isp}'s{home}")
 }
 

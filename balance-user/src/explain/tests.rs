@@ -76,6 +76,7 @@ fn facts() -> Facts {
         isp: isp.to_owned(),
         weight: 1,
         tier: 1 + u8::from(isp == "LTE"),
+        carries_enough: None,
     });
     let takers = [vec![(CABLE, 3), (DSL, 1)], vec![(CABLE, 3), (DSL, 1)]];
     let video = PolicyInForce { mode: "balanced".to_owned(), members: members.to_vec(), takers };
@@ -187,8 +188,12 @@ fn a_bucket_that_has_moved_says_whose_it_is_otherwise() {
     let facts = facts();
     let bucket = (0..BUCKETS).find(|&bucket| facts.home(bucket) == Some(id(DSL))).unwrap();
     let steering = Steering { bucket: Some(bucket), ..steered(CABLE, Some(2), 1) };
-    let told = explain(&Facts { steering, ..facts });
+    let mut facts = Facts { steering, ..facts };
+    let told = explain(&facts);
     assert_eq!(told.bucket.unwrap().home.as_deref(), Some("DSL"));
+    assert!(told.conclusion.ends_with("is CABLE's while DSL gets no new flows"), "{}", told.conclusion);
+    facts.isps.get_mut(&id(DSL)).unwrap().usable = false;
+    let told = explain(&facts);
     assert!(told.conclusion.ends_with("is CABLE's while DSL is not usable"), "{}", told.conclusion);
 }
 

@@ -54,7 +54,8 @@ fn errors_show_the_line_with_the_place_underlined() {
     case(
         "[[isp]]\r\nname = \"A\"\r\n\tdevise\t= \"a0\"\r\n",
         "balance.toml:3:2: unknown key `devise`: [[isp]] can have name, device, weight, tier, gateway, targets, ipv6, \
-         prefix, monitor\n  |\n3 | \tdevise\t= \"a0\"\n  | \t^^^^^^",
+         prefix, monitor, quota, quota_period, quota_reset_day, quota_direction, quota_warn, quota_action, spill_over, \
+         spill_back\n  |\n3 | \tdevise\t= \"a0\"\n  | \t^^^^^^",
     );
     case(
         "isp = [{ name = \"Zürich\", device = \"a0\" }]",

@@ -28,6 +28,11 @@ pub fn render(report: &Report, now: SystemTime) -> String {
         lines.extend(policies);
         lines.push(String::new());
     }
+    let metered = super::metered::render(&report.isps);
+    if !metered.is_empty() {
+        lines.extend(metered);
+        lines.push(String::new());
+    }
     lines.push(match report.daemon {
         Daemon { running: true, pid: Some(pid) } => format!("daemon: running, pid {pid}"),
         Daemon { running: true, pid: None } => "daemon: running".to_owned(),
@@ -97,6 +102,7 @@ fn row(isp: &Isp, now: SystemTime) -> [String; 10] {
 /// The state in words: also whether it is forced, and whether a working ISP waits in its tier for lower ones to fail.
 fn state(isp: &Isp) -> String {
     let state = match (isp.state, isp.tier) {
+        (State::Up, _) if isp.share <= 0.0 && super::metered::has_enough(isp) => "standby".to_owned(),
         (State::Up, Some(tier)) if isp.share <= 0.0 => format!("standby({tier})"),
         (state, _) => state.to_string(),
     };

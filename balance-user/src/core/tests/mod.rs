@@ -6,6 +6,7 @@ mod failback;
 mod flows;
 mod held_up;
 mod ipv6;
+mod metered;
 mod paths;
 mod plan;
 mod policies;
@@ -29,8 +30,8 @@ use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::policy::{Failback, PolicyConfig, Weights};
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
-    MonitorConfig, RoutingConfig, ScriptsConfig, Target,
+    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig,
+    MeteredConfig, Mode, MonitorConfig, RoutingConfig, ScriptsConfig, Target,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -71,6 +72,7 @@ fn isp(place: usize) -> IspConfig {
         ipv6: Ipv6Mode::default(),
         prefix: None,
         monitor: MonitorConfig::default(),
+        metered: MeteredConfig::default(),
     }
 }
 
