@@ -37,8 +37,7 @@ impl<'a> Machine<'a> {
         // As on a machine that is none of somebody else's: sysctls can be set, tunnels made.
         command.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "yes");
         command.arg("--bind=/dev/net/tun");
-        let log = fs::File::create(root.with_extension("log")).context("cannot write the log of the boot")?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let container = lab.router().spawn(command)?;
         let mut init = String::new();
         let children = format!("/proc/{0}/task/{0}/children", container.id());
