@@ -53,49 +53,6 @@ fn the_sample_config_parses_and_shows_the_defaults() {
 }
 
 #[test]
-fn the_sample_and_the_reference_have_every_key() {
-    const REFERENCE: &str = include_str!("../../docs/configuration.md");
-    /// Of keys that have another one.
-    const OTHER_NAMES: [&str; 8] = [
-        "flap_window",
-        "interval_ms",
-        "timeout_ms",
-        "max_successive_pkts_lost",
-        "min_successive_pkts_rcvd",
-        "max_packet_loss",
-        "min_packet_loss",
-        "long_down_time",
-    ];
-    assert!(OTHER_NAMES.iter().all(|name| REFERENCE.contains(&format!("`{name}`"))));
-    let isp_with = |rest: &str| format!("{MINIMAL}{rest}\nx = 1\n");
-    for text in [
-        format!("x = 1\n{MINIMAL}"),
-        isp_with(""),
-        isp_with("[[lan]]"),
-        isp_with("[[forward]]"),
-        isp_with("[firewall]"),
-        isp_with("[[route]]"),
-        isp_with("[monitor]"),
-        isp_with("[fast_path]"),
-        isp_with("[mark]"),
-        isp_with("[routing]"),
-        isp_with("[scripts]"),
-        isp_with("[mail]"),
-        isp_with("[webhook]"),
-    ] {
-        let error = parse(&text).unwrap_err();
-        let (_, keys) = error.fault().unwrap().message.split_once(" can have ").unwrap();
-        for key in keys.split(", ").filter(|key| !OTHER_NAMES.contains(key)) {
-            let in_sample =
-                [format!("\n{key} = "), format!("# {key} = "), format!("[{key}]"), format!("[isp.{key}]")];
-            assert!(in_sample.iter().any(|part| SAMPLE.contains(part)), "no {key} in the sample");
-            let in_reference = [format!("\n| `{key}` |"), format!("[{key}]")];
-            assert!(in_reference.iter().any(|part| REFERENCE.contains(part)), "no {key} in the reference");
-        }
-    }
-}
-
-#[test]
 fn what_is_left_out_has_the_documented_default() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!((config.mode, config.attach, config.mark_mask), (Mode::Balanced, Attach::Auto, 0x3f00));

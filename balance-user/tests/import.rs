@@ -7,7 +7,6 @@ mod malformed;
 #[path = "import/properties.rs"]
 mod properties;
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -242,36 +241,4 @@ fn more_isps_than_there_can_be_are_refused() {
 fn a_weight_is_not_saved_into_it() {
     let error = set_weight(ROUTER, "CABLE", 2).unwrap_err().to_string();
     assert!(error.contains("balance-user import"), "{error}");
-}
-
-/// The names of the functions of all tests there are.
-fn tests_below(folder: &Path, names: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            tests_below(&path, names);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let functions = text.split("fn ").skip(1).filter_map(|rest| rest.split_once("()"));
-            names.extend(functions.map(|(name, _)| name.to_owned()));
-        }
-    }
-}
-
-#[test]
-fn every_test_that_the_parity_tables_name_exists() {
-    let mut tests = Vec::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    for folder in ["balance-user/src", "balance-user/tests", "tests/tests"] {
-        tests_below(&root.join(folder), &mut tests);
-    }
-    let tables = include_str!("../../docs/migrating.md");
-    let (_, tables) = tables.split_once("\n## Net::ISP::Balance, line by line\n").unwrap();
-    let (tables, _) = tables.split_once("\n## ").unwrap();
-    let cells = tables.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once(" | "));
-    let named: Vec<_> = cells.filter_map(|(_, cell)| cell.strip_prefix('`')?.strip_suffix('`')).collect();
-    assert!(named.len() > 50, "{named:?}");
-    for name in named {
-        assert!(tests.iter().any(|test| test == name), "there is no test {name}");
-    }
 }

@@ -9,6 +9,8 @@ mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
+mod manual;
+mod package;
 mod sources;
 mod test;
 mod tools;
@@ -34,6 +36,8 @@ Examples:
   cargo xtask bench --quick        what does a packet cost? --help has more
   cargo xtask build-ebpf           after a change to what runs in the kernel
   cargo xtask build-ebpf --check   are the committed objects what these sources give?
+  cargo xtask manual               after a change to the command line
+  cargo xtask package deb          a package for Debian and its kin
 
 Building balance itself needs no task: `cargo build` embeds the eBPF object kept in balance-ebpf/prebuilt/.";
 
@@ -58,6 +62,15 @@ enum Task {
     /// target/tools. After that no network is needed. When nothing has changed, nothing is built. The same
     /// sources give the same bytes on every machine.
     BuildEbpf(build_ebpf::Options),
+    /// Write docs/commands.md, the manual pages and the completions, as the program tells them of itself
+    ///
+    /// Needed after a change to the command line; commit docs/commands.md with it.
+    Manual,
+    /// Make packages for installing balance: .deb, .rpm, and a tarball with a static program
+    ///
+    /// They are written into target/package. The first time this installs cargo-deb and cargo-generate-rpm into
+    /// target/tools. What has not changed is not made again.
+    Package(package::Options),
     /// Run every test of the workspace and count what passed, failed and was skipped
     ///
     /// Tests that need root or a kernel with BPF are skipped without; in CI (CI=true) a skip is a failure. The
@@ -80,6 +93,8 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Demo => demo::run(),
         Task::Bench(options) => bench::run(options),
         Task::BuildEbpf(options) => build_ebpf::run(options).map(|()| ExitCode::SUCCESS),
+        Task::Manual => manual::run().map(|()| ExitCode::SUCCESS),
+        Task::Package(options) => package::run(options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(options),
     }
 }

@@ -55,7 +55,7 @@ impl Object {
 const RECORD_HEADER: &str =
     "# Written by `cargo xtask build-ebpf`: the sources and the object built from them.";
 
-/// Everything that decides the bytes of the object, by name. Two of these with the same names and contents have
+/// Everything that decides the bytes of an object or a package, by name. Two of these with the same names and contents have
 /// the same hash, in whatever order they were filled.
 #[derive(Default)]
 pub(crate) struct Inputs(BTreeMap<String, Vec<u8>>);
@@ -96,7 +96,8 @@ impl Inputs {
         hex(&hasher.finalize())
     }
 
-    fn add(&mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) {
+    /// Adds one.
+    pub(crate) fn add(&mut self, name: impl Into<String>, content: impl Into<Vec<u8>>) {
         self.0.insert(name.into(), content.into());
     }
 

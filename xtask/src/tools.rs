@@ -1,7 +1,7 @@
 //! The programs the tasks need: found, or installed.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -75,20 +75,25 @@ pub(crate) fn ensure_bpf_linker() -> Result<()> {
     let wanted = format!("bpf-linker {BPF_LINKER_VERSION}");
     let installed = Path::new(BPF_LINKER).exists()
         && command::read(Command::new(BPF_LINKER).arg("--version")).is_ok_and(|version| version == wanted);
-    if installed {
-        return Ok(());
+    if installed { Ok(()) } else { install("bpf-linker", BPF_LINKER_VERSION) }
+}
+
+/// Installs a program of the crates' registry into target/tools, unless cargo has noted that it is there in this version.
+/// Says where it is.
+pub(crate) fn ensure_cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let root = Path::new(TOOLS_ROOT);
+    let program = root.join("bin").join(name);
+    let notes = fs::read_to_string(root.join(".crates.toml")).unwrap_or_default();
+    if !(program.exists() && notes.contains(&format!("\"{name} {version} "))) {
+        install(name, version)?;
     }
-    println!("Building bpf-linker {BPF_LINKER_VERSION} once, which takes a few minutes.");
-    command::run(Command::new("cargo").args([
-        "install",
-        "bpf-linker",
-        "--version",
-        BPF_LINKER_VERSION,
-        "--locked",
-        "--force",
-        "--root",
-        TOOLS_ROOT,
-    ]))
+    Ok(program)
+}
+
+fn install(name: &str, version: &str) -> Result<()> {
+    println!("Building {name} {version} once, which takes a few minutes.");
+    let arguments = ["install", name, "--version", version, "--locked", "--force", "--root", TOOLS_ROOT];
+    command::run(Command::new("cargo").args(arguments))
 }
 
 /// A program of the system, and the package of Debian and Ubuntu that has it.

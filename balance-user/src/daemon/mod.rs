@@ -181,6 +181,11 @@ impl Daemon {
         let deadline = self.core.next_deadline().unwrap_or_else(far_off).min(retry);
         tokio::select! {
             biased;
+            // Before all else: a loop that is only busy is not one that hangs.
+            () = tick(self.watchdog.as_mut()) => {
+                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
+                Next::Apply(Scope::Changes)
+            }
             changed = self.watcher.changed() => match changed {
                 Ok(network) => {
                     let network = network.clone();
@@ -219,10 +224,6 @@ impl Daemon {
             _ = self.reconcile.tick() => {
                 self.core.set_clock(clock());
                 Next::Apply(Scope::Everything)
-            }
-            () = tick(self.watchdog.as_mut()) => {
-                let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Watchdog]);
-                Next::Apply(Scope::Changes)
             }
             _ = signals.reload.recv() => Next::Reload,
             _ = signals.terminate.recv() => Next::Quit,
