@@ -28,14 +28,20 @@ fn server(family: Family) -> SocketAddr {
     SocketAddr::new(address, 9000)
 }
 
-/// What has gone over CABLE's line, both ways, as the ISP's own device has it.
-fn truth(lab: &Lab) -> u64 {
+/// Bytes and packets that have gone over CABLE's line, both ways, as the ISP's own device has counted them.
+fn carried(lab: &Lab) -> (u64, u64) {
     let devices =
         lab.isp("CABLE").host().run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
     let line = devices.lines().find_map(|line| line.trim().strip_prefix("router:")).unwrap();
     // Received: bytes, packets and six more; then sent.
     let numbers: Vec<u64> = line.split_whitespace().map(|number| number.parse().unwrap()).collect();
-    numbers[0] + numbers[8]
+    (numbers[0] + numbers[8], numbers[1] + numbers[9])
+}
+
+/// The same in bytes on the wire: a veth that merges what it receives leaves Ethernet headers out.
+fn truth(lab: &Lab) -> u64 {
+    let (bytes, packets) = carried(lab);
+    bytes + 14 * packets
 }
 
 fn quota(lab: &Lab) -> Value {
@@ -81,8 +87,8 @@ impl Load {
 
 /// Waits until so much has gone over CABLE's line.
 fn carry(lab: &Lab, bytes: u64) {
-    let from = truth(lab);
-    wait_until(SOON, "traffic", || truth(lab) >= from + bytes).unwrap();
+    let (from, _) = carried(lab);
+    wait_until(SOON, "traffic", || carried(lab).0 >= from + bytes).unwrap();
 }
 
 /// The ISP of a new flow.
@@ -140,7 +146,8 @@ fn a_quota_survives_kills_a_stop_and_a_reboot_within_one_percent_of_what_the_isp
         let file: Value = serde_json::from_slice(&file).unwrap();
         file["isps"]["CABLE"]["account"]["periods"][0]["bytes"].as_u64().unwrap()
     };
-    wait_until(SOON, "the file", || saved().abs_diff(counted) * 100 <= counted).unwrap();
+    wait_until(SOON, "the file", || saved().abs_diff(counted) * 100 <= counted)
+        .unwrap_or_else(|error| panic!("{error:#}: {} and {} of {counted}", saved(), used(&lab)));
     daemon.kill9().unwrap();
     lab.router().sh("rm -r /sys/fs/bpf/balance /run/balance").unwrap();
     let _daemon = lab.start_up().unwrap();
