@@ -14,7 +14,7 @@ use super::policy::{LastResort, PolicyConfig};
 use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
-    ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, monitor, route,
+    ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, monitor, route, services,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -41,6 +41,9 @@ const TOP_KEYS: &[&str] = &[
     "scripts",
     "mail",
     "webhook",
+    "control",
+    "metrics",
+    "web",
 ];
 const ISP_KEYS: &[&str] =
     &["name", "device", "weight", "tier", "gateway", "targets", "ipv6", "prefix", "monitor"];
@@ -109,6 +112,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let firewall = firewall::firewall(&top, &isps, &lans)?;
     let scripts = scripts(&top)?;
     let (mail, webhook) = (announce::mail(&top)?, announce::webhook(&top)?);
+    let (control, metrics) = (services::control(&top)?, services::metrics(&top)?);
+    let web = services::web(&top, &metrics)?;
     Ok(Config {
         mode,
         failback,
@@ -131,6 +136,9 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
         scripts,
         mail,
         webhook,
+        control,
+        metrics,
+        web,
     })
 }
 

@@ -26,7 +26,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::announce::Announcer;
 use crate::config::Config;
-use crate::control::{self, Asked, Force, Request, Response};
+use crate::control::{self, Asked, Force, Request, Response, Services};
 use crate::core::{Clock, Core, Event};
 use crate::monitor::{Failure, Outcome};
 use crate::netlink::watch::Watcher;
@@ -72,7 +72,8 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     kernel.install_nft(&core).await?;
     kernel.adopt_flows(&core).await;
     kernel.apply(&core, Scope::Everything, Vec::new()).await;
-    let asked = control::listen(instance).context("cannot listen on the control socket")?;
+    let (asked, services) =
+        control::listen(instance, core.config()).context("cannot listen on the control socket")?;
     let mut daemon = Daemon {
         config_path: path.to_owned(),
         scripts,
@@ -81,6 +82,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
         watcher,
         outcomes,
         asked,
+        services,
         traffic: ticker(TRAFFIC_INTERVAL),
         reconcile: ticker(RECONCILE_INTERVAL),
         watchdog: watchdog(),
@@ -91,7 +93,11 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     tracing::info!(instance = instance.name(), "balancing");
     daemon.scripts.after(&daemon.core, Occasion::Start, is_first);
     daemon.serve(&mut signals).await;
-    daemon.kernel.finish().await;
+    let Daemon { kernel, asked, services, .. } = daemon;
+    // Nobody is answered any more.
+    drop(asked);
+    services.finish();
+    kernel.finish().await;
     tracing::info!("ended; the kernel goes on balancing, `balance-user stop` puts everything back");
     Ok(())
 }
@@ -115,6 +121,7 @@ struct Daemon {
     watcher: Watcher,
     outcomes: mpsc::Receiver<Outcome>,
     asked: mpsc::Receiver<Asked>,
+    services: Services,
     traffic: Interval,
     reconcile: Interval,
     watchdog: Option<Interval>,
@@ -236,6 +243,7 @@ impl Daemon {
                 tracing::info!(config = %self.config_path.display(), "config reloaded");
                 self.core.handle(Event::Reload(Box::new(config)), Instant::now());
                 self.kernel.renamed();
+                self.services.follow(self.core.config());
                 self.advance(Scope::Everything).await;
                 self.scripts.after(&self.core, Occasion::Reload, true);
             }
@@ -263,6 +271,7 @@ impl Daemon {
                 announcements: self.kernel.failed_announcements(),
             },
             Request::InForce => Response::InForce(self.core.in_force()),
+            Request::Tallies => Response::Tallies(self.kernel.tallies()),
             Request::Quit => Response::Done,
             Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
                 Response::Error { message: format!("weight {weight} is not between 1 and 1000") }

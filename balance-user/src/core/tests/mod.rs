@@ -27,8 +27,8 @@ use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::policy::{Failback, PolicyConfig, Weights};
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig, Mode,
-    MonitorConfig, RoutingConfig, ScriptsConfig, Target,
+    Acceleration, Attach, Config, ControlConfig, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig,
+    LanConfig, MetricsConfig, Mode, MonitorConfig, RoutingConfig, ScriptsConfig, Target, WebConfig,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -95,6 +95,9 @@ fn config(isps: Vec<IspConfig>) -> Config {
         scripts: ScriptsConfig::default(),
         mail: None,
         webhook: None,
+        control: ControlConfig::default(),
+        metrics: MetricsConfig::default(),
+        web: WebConfig::default(),
     }
 }
 
