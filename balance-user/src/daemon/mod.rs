@@ -21,7 +21,7 @@ use anyhow::Context;
 use balance_common::layout::Forced;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::announce::Announcer;
@@ -136,6 +136,8 @@ struct Signals {
 /// What the loop does next.
 enum Next {
     Apply(Scope),
+    /// Whoever has asked for a change is to see it when he is answered.
+    Answer(Response, oneshot::Sender<Response>),
     Reload,
     Quit,
 }
@@ -145,6 +147,11 @@ impl Daemon {
         loop {
             match self.next(signals).await {
                 Next::Apply(scope) => self.advance(scope).await,
+                Next::Answer(response, asked) => {
+                    self.advance(Scope::Changes).await;
+                    // Whoever asked may have gone.
+                    let _ = asked.send(response);
+                }
                 Next::Reload => self.reload().await,
                 Next::Quit => return,
             }
@@ -259,9 +266,8 @@ impl Daemon {
             == (present.mark_mask, present.routing, present.attach, present.fast_path.flows)
     }
 
-    fn answer(&mut self, request: Request, answer: tokio::sync::oneshot::Sender<Response>) -> Next {
+    fn answer(&mut self, request: Request, asked: oneshot::Sender<Response>) -> Next {
         let now = Instant::now();
-        let quit = request == Request::Quit;
         let response = match request {
             Request::Quality => Response::Quality {
                 isps: self.core.quality(now),
@@ -272,7 +278,10 @@ impl Daemon {
             },
             Request::InForce => Response::InForce(self.core.in_force()),
             Request::Tallies => Response::Tallies(self.kernel.tallies()),
-            Request::Quit => Response::Done,
+            Request::Quit => {
+                let _ = asked.send(Response::Done);
+                return Next::Quit;
+            }
             Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
                 Response::Error { message: format!("weight {weight} is not between 1 and 1000") }
             }
@@ -287,9 +296,7 @@ impl Daemon {
             }
             Request::Flush { isp } => self.flush(isp.as_deref()),
         };
-        // Whoever asked may have gone.
-        let _ = answer.send(response);
-        if quit { Next::Quit } else { Next::Apply(Scope::Changes) }
+        Next::Answer(response, asked)
     }
 
     fn change(&mut self, name: &str, event: impl FnOnce(balance_common::IspId) -> Event) -> Response {
