@@ -29,6 +29,8 @@ const MAX_BODY: usize = 4096;
 const BODY_TIME: Duration = Duration::from_secs(5);
 /// So many events are told unless somebody wants another number.
 const EVENTS: usize = 100;
+/// Likewise so many flows.
+const FLOWS: usize = 20;
 
 const NOT_ALLOWED: &str = "this needs root, the group of [control], or on the web page its token";
 
@@ -139,6 +141,7 @@ impl Desk {
         let seen = match endpoint {
             Endpoint::Description => Ok(answer(StatusCode::OK, "application/json", DESCRIPTION)),
             Endpoint::Events => self.events(query).await,
+            Endpoint::Flows => self.flows(query).await,
             Endpoint::Metrics => {
                 self.observer.metrics().await.map(|text| answer(StatusCode::OK, metrics::CONTENT_TYPE, text))
             }
@@ -148,12 +151,13 @@ impl Desk {
         seen.unwrap_or_else(|problem| error(StatusCode::SERVICE_UNAVAILABLE, &format!("{problem:#}")))
     }
 
+    async fn flows(&self, query: Option<&str>) -> anyhow::Result<Answer> {
+        let Some(number) = number_of(query, FLOWS) else { return Ok(not_a_number()) };
+        Ok(json(StatusCode::OK, &self.observer.biggest_flows().await?.first(number)))
+    }
+
     async fn events(&self, query: Option<&str>) -> anyhow::Result<Answer> {
-        let number = match api::query(query, "number").map(|number| number.parse()) {
-            None => EVENTS,
-            Some(Ok(number)) => number,
-            Some(Err(_)) => return Ok(error(StatusCode::BAD_REQUEST, "number is not a number")),
-        };
+        let Some(number) = number_of(query, EVENTS) else { return Ok(not_a_number()) };
         let isp = api::query(query, "isp");
         let folders = history::folders(self.observer.instance());
         let mut events = spawn_blocking(move || history::read(&folders)).await?;
@@ -161,6 +165,15 @@ impl Desk {
         let latest = events.split_off(events.len().saturating_sub(number));
         Ok(json(StatusCode::OK, &latest))
     }
+}
+
+/// How many are asked for; none if that makes no sense.
+fn number_of(query: Option<&str>, usual: usize) -> Option<usize> {
+    api::query(query, "number").map_or(Some(usual), |number| number.parse().ok())
+}
+
+fn not_a_number() -> Answer {
+    error(StatusCode::BAD_REQUEST, "number is not a number")
 }
 
 /// What one must be allowed to do.

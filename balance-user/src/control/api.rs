@@ -15,6 +15,8 @@ pub enum Endpoint {
     Live,
     /// What has happened.
     Events,
+    /// The flows that have carried most.
+    Flows,
     /// This description.
     Description,
     /// Metrics for Prometheus.
@@ -51,6 +53,7 @@ pub const ROUTES: &[Route] = &[
     get("/v1/status", Endpoint::Status),
     get("/v1/live", Endpoint::Live),
     get("/v1/events", Endpoint::Events),
+    get("/v1/flows", Endpoint::Flows),
     get("/v1/openapi.json", Endpoint::Description),
     get("/v1/quality", Endpoint::Quality),
     get("/v1/in-force", Endpoint::InForce),
@@ -157,6 +160,7 @@ impl Asked {
             Endpoint::Status
             | Endpoint::Live
             | Endpoint::Events
+            | Endpoint::Flows
             | Endpoint::Description
             | Endpoint::Metrics => return Ok(None),
         }))

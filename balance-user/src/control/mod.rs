@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod api;
+mod biggest;
 mod client;
 mod connection;
 pub mod in_force;

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::biggest::{Biggest, biggest};
 use super::{Asked, Request, Response};
 use crate::cli::report::Report;
 use crate::cli::status::{Flows, assemble};
@@ -26,18 +27,57 @@ pub(super) struct Observer {
     instance: String,
     requests: mpsc::Sender<Asked>,
     latest: Mutex<Option<(Instant, Arc<Report>)>>,
-    flows: Arc<BlockingMutex<Option<Counted>>>,
+    flows: Costly<Flows>,
+    biggest: Costly<Biggest>,
 }
 
-/// Flows that have been counted.
-struct Counted {
-    flows: Flows,
+/// What takes long where there are many flows: it is done again when twenty times as long has passed.
+struct Costly<T>(Arc<BlockingMutex<Option<Found<T>>>>);
+
+/// What was found, and until when it is good enough.
+struct Found<T> {
     good_until: Instant,
+    value: Arc<T>,
+}
+
+impl<T> Costly<T> {
+    /// What was found lately, or is found now. Blocks.
+    fn get(&self, find: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<Arc<T>> {
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = Instant::now();
+        if let Some(found) = &*found
+            && before < found.good_until
+        {
+            return Ok(Arc::clone(&found.value));
+        }
+        let value = Arc::new(find()?);
+        let good_until = Instant::now() + before.elapsed() * COUNTING;
+        *found = Some(Found { good_until, value: Arc::clone(&value) });
+        Ok(value)
+    }
+}
+
+impl<T> Default for Costly<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Clone for Costly<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl Observer {
     pub(super) fn new(instance: &str, requests: mpsc::Sender<Asked>) -> Self {
-        Self { instance: instance.to_owned(), requests, latest: Mutex::default(), flows: Arc::default() }
+        Self {
+            instance: instance.to_owned(),
+            requests,
+            latest: Mutex::default(),
+            flows: Costly::default(),
+            biggest: Costly::default(),
+        }
     }
 
     /// The instance.
@@ -70,11 +110,21 @@ impl Observer {
             return Ok(Arc::clone(report));
         }
         let told = self.ask(Request::Quality).await?;
-        let (instance, flows) = (self.instance.clone(), Arc::clone(&self.flows));
+        let (instance, flows) = (self.instance.clone(), self.flows.clone());
         let report = spawn_blocking(move || gather(&instance, told, &flows)).await??;
         let report = Arc::new(report);
         *latest = Some((Instant::now(), Arc::clone(&report)));
         Ok(report)
+    }
+
+    /// The flows that have carried most.
+    pub(super) async fn biggest_flows(&self) -> anyhow::Result<Arc<Biggest>> {
+        let (instance, flows) = (self.instance.clone(), self.biggest.clone());
+        let find = move || {
+            let maps = Maps::open(&Pins::of(&instance))?;
+            Ok(biggest(maps.settings()?.mark_mask, &maps.isps()?)?)
+        };
+        spawn_blocking(move || flows.get(find)).await?
     }
 
     /// The metrics, in the text format of Prometheus.
@@ -92,19 +142,8 @@ impl Observer {
     }
 }
 
-fn gather(
-    instance: &str,
-    told: Response,
-    counted: &BlockingMutex<Option<Counted>>,
-) -> anyhow::Result<Report> {
+fn gather(instance: &str, told: Response, flows: &Costly<Flows>) -> anyhow::Result<Report> {
     let maps = Maps::open(&Pins::of(instance))?;
-    let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
-    if counted.as_ref().is_none_or(|counted| counted.good_until <= Instant::now()) {
-        let before = Instant::now();
-        let flows = Flows::count(&maps)?;
-        let good_until = Instant::now() + before.elapsed() * COUNTING;
-        *counted = Some(Counted { flows, good_until });
-    }
-    let counted = counted.as_ref().context("no flows were counted")?;
-    assemble(instance, &maps, Some(std::process::id()), Some(told), &counted.flows)
+    let flows = flows.get(|| Flows::count(&maps))?;
+    assemble(instance, &maps, Some(std::process::id()), Some(told), &flows)
 }

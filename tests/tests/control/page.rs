@@ -25,6 +25,7 @@ fn the_page_shows_what_happens_and_changes_things_with_the_token_only() {
     let lab = Lab::new().unwrap();
     lab.write_config(&format!("{}\n{MONITOR}[web]\nlisten = \"127.0.0.1:{PORT}\"\n", lab.config())).unwrap();
     let _daemon = lab.start_up().unwrap();
+    lab.router().sysctls(&[("net.netfilter.nf_conntrack_acct", "1")]).unwrap();
     let ask = |query: Query<'_>| query.at_port(lab.router(), PORT).unwrap();
     let put = |headers: &[&str]| {
         let query = Query::new("PUT", "/v1/isps/DSL/weight", r#"{"weight":9}"#);
@@ -51,6 +52,7 @@ fn the_page_shows_what_happens_and_changes_things_with_the_token_only() {
     let drawn = "document.querySelector('#received canvas').toDataURL()";
     let before = browser.value(drawn).unwrap();
     browser.wait(SOON, &format!("{drawn} !== {before}")).unwrap();
+    browser.wait(SOON, "document.querySelectorAll('#flows tr').length >= 15").unwrap();
 
     let phone = json!({ "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true });
     browser.devtools("Emulation.setDeviceMetricsOverride", &phone).unwrap();

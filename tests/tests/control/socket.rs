@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use balance_lab::http::{Query, Reply};
-use balance_lab::{Lab, ready};
+use balance_lab::{Family, Lab, Transport, open_flows, ready, wait_until};
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
@@ -77,6 +77,20 @@ fn everything_that_is_described_can_be_read_and_changed() {
     assert_eq!((events.as_array().unwrap().len(), &events[0]["isp"]), (1, &"CABLE".into()));
     is_as_described(&description, "Event", &events[0]);
     assert_eq!(get("/v1/events?number=x").status, 400);
+    lab.router().sysctls(&[("net.netfilter.nf_conntrack_acct", "1")]).unwrap();
+    let asked = open_flows(lab.lan(), 5, Transport::Tcp, Family::V4).unwrap();
+    // It was asked before, and looks again a while later.
+    let mut flows = Value::Null;
+    wait_until(Duration::from_secs(10), "flows with bytes", || {
+        flows = get("/v1/flows?number=2").json().unwrap();
+        flows["flows"][1]["bytes"].is_u64()
+    })
+    .unwrap();
+    is_as_described(&description, "Flows", &flows);
+    is_as_described(&description, "Flow", &flows["flows"][0]);
+    let bytes = |place: usize| flows["flows"][place]["bytes"].as_u64().unwrap();
+    assert!(bytes(0) >= bytes(1) && flows["flows"][2].is_null() && flows["counted"] == true, "{flows:#}");
+    drop(asked);
 
     let put = |path: &str, body: &str| ask(&lab, Query::new("PUT", path, body));
     assert_eq!(

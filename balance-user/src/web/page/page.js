@@ -10,6 +10,7 @@ let token = sessionStorage.getItem("token");
 let last = null;
 let charts = null;
 let changes = "";
+let stale = 0;
 let source = null;
 
 const text = (node, value) => { if (node.textContent !== value) node.textContent = value; };
@@ -246,6 +247,16 @@ async function showEvents() {
   }));
 }
 
+async function showFlows() {
+  const answer = await fetch("/v1/flows?number=15");
+  if (!answer.ok) return;
+  const { flows, total, counted } = await answer.json();
+  $("flows").replaceChildren(...flows.map((flow) => row([flow.isp, flow.protocol, flow.from, flow.to, size(flow.bytes)])));
+  const note = $("no-flows");
+  note.hidden = flows.length > 0 && counted;
+  text(note, !flows.length ? "There are none." : `Bytes are not counted here: sysctl net.netfilter.nf_conntrack_acct=1 does, for new flows. ${total} flows in all.`);
+}
+
 function show(report, now) {
   const seconds = last ? (now - last.now) / 1000 : 0;
   const all = report.isps.map((isp) => rates(isp, last && last.report, seconds));
@@ -260,7 +271,11 @@ function show(report, now) {
   showPolicies(report.policies);
   showMachine(report);
   const states = report.isps.map((isp) => isp.name + isp.state + isp.forced + isp.since).join();
-  if (states !== changes) { changes = states; showEvents().catch(trouble); }
+  const isTime = !last || Math.floor(now / 5000) !== Math.floor(last.now / 5000);
+  // What came of a change is told a moment after it.
+  if (states !== changes) { changes = states; stale = 2; }
+  if (stale > 0 || isTime) { stale -= 1; showEvents().catch(trouble); }
+  if (isTime) showFlows().catch(trouble);
   last = { report, now };
 }
 
