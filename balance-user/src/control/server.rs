@@ -65,9 +65,7 @@ impl Services {
     /// Goes by this config from now on.
     pub fn follow(&self, config: &Config) {
         let settings = Settings::of(config);
-        if let Err(error) = admit(&self.socket, &settings.control) {
-            tracing::warn!(%error, "the control socket is for those that it was for before");
-        }
+        admit(&self.socket, &settings.control);
         self.settings.send_if_modified(|present| {
             let changed = *present != settings;
             *present = settings;
@@ -99,7 +97,7 @@ pub fn listen(instance: &Instance, config: &Config) -> io::Result<(mpsc::Receive
     let listener = BlockingListener::bind(&socket)?;
     listener.set_nonblocking(true)?;
     let settings = Settings::of(config);
-    admit(&socket, &settings.control)?;
+    admit(&socket, &settings.control);
     let (requests, receiver) = mpsc::channel(16);
     let (sender, settings) = watch::channel(settings);
     let observer = Arc::new(Observer::new(instance.name(), requests));
@@ -129,17 +127,22 @@ pub fn listen(instance: &Instance, config: &Config) -> io::Result<(mpsc::Receive
 }
 
 /// Lets those connect who may do anything. What they may, is decided for each: permissions do not tell reading from changing.
-fn admit(socket: &Path, config: &ControlConfig) -> io::Result<()> {
+/// Without the right to do this there is root, and no reason not to balance.
+fn admit(socket: &Path, config: &ControlConfig) {
     let group = group(config);
-    if let Some(group) = group {
-        nix::unistd::chown(socket, None, Some(group))?;
-    }
     let mode = match (config.readable_by, group) {
         (ReadableBy::All, _) => 0o666,
         (ReadableBy::Group, Some(_)) => 0o660,
         (ReadableBy::Group, None) => 0o600,
     };
-    fs::set_permissions(socket, Permissions::from_mode(mode))
+    // First the group: the one before must not get its rights.
+    let owned = group.map_or(Ok(()), |group| nix::unistd::chown(socket, None, Some(group)));
+    let admitted = owned
+        .map_err(io::Error::from)
+        .and_then(|()| fs::set_permissions(socket, Permissions::from_mode(mode)));
+    if let Err(error) = admitted {
+        tracing::warn!(%error, "the control socket cannot be given to those whom [control] names");
+    }
 }
 
 async fn serve_socket(listener: BlockingListener, desk: &Arc<Desk>, settings: watch::Receiver<Settings>) {

@@ -136,12 +136,8 @@ function showCard(isp, [received, sent]) {
     ["RTT", known(isp.rtt_ms, " ms", 1)], ["Loss", known(isp.loss_percent, " %")],
     ["Flows", known(isp.flows, "")], ["Fast", packets ? known(100 * isp.fast_packets / packets, " %") : "–"],
   ];
-  const quota = isp.quota;
-  if (quota && typeof quota === "object") {
-    const used = quota.used_bytes ?? quota.used;
-    const limit = quota.limit_bytes ?? quota.limit;
-    if (typeof used === "number") facts.push(["Used", size(used)], ["Of", typeof limit === "number" ? size(limit) : "–"]);
-  }
+  if (isp.quota) facts.push(["Used", size(isp.quota.used)], ["Of", size(isp.quota.limit)]);
+  if (isp.spill_over) facts.push(["Busy", rate(isp.spill_over.rate)], ["Full at", rate(isp.spill_over.over)]);
   showFacts(card.querySelector("dl"), facts);
   const share = card.querySelector(".share");
   share.value = isp.share;
