@@ -20,9 +20,9 @@ use std::time::Duration;
 use balance_common::Sticky;
 use balance_user::config::policy::{Degraded, Failback, LastResort, RuleTarget, Weights};
 use balance_user::config::{
-    Acceleration, Attach, Band, ClampMss, Config, ConfigError, Direction, FastPathConfig, FirewallConfig,
-    ForwardConfig, Ipv6Mode, MailSecurity, MailServer, MeteredConfig, Mode, MonitorConfig, Period, Ports,
-    Protocol, QuotaAction, QuotaConfig, QuotaRule, RoutingConfig,
+    Acceleration, Attach, Band, ClampMss, Config, ConfigError, ControlConfig, Direction, FastPathConfig,
+    FirewallConfig, ForwardConfig, Ipv6Mode, MailSecurity, MailServer, MeteredConfig, Mode, MonitorConfig,
+    Period, Ports, Protocol, QuotaAction, QuotaConfig, QuotaRule, ReadableBy, RoutingConfig, WebConfig,
 };
 
 const SAMPLE: &str = include_str!("../../dist/balance.toml");
@@ -71,6 +71,8 @@ fn what_is_left_out_has_the_documented_default() {
         ("/etc/balance".into(), Duration::from_secs(10))
     );
     assert_eq!((config.mail, config.webhook), (None, None));
+    let control = ControlConfig { group: "balance".to_owned(), readable_by: ReadableBy::Group };
+    assert_eq!((config.control, config.metrics.listen, config.web), (control, None, WebConfig::default()));
     let isp = &config.isps[0];
     assert_eq!((isp.weight, isp.tier, isp.gateway_v4, isp.gateway_v6), (1, 1, None, None));
     assert_eq!(isp.monitor, MonitorConfig::default());
@@ -120,6 +122,31 @@ fn mail_and_webhook_need_little_and_take_much() {
     let headers: Vec<_> =
         webhook.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(headers, [("authorization", "Bearer x"), ("x-priority", "1")]);
+}
+
+#[test]
+fn what_listens_is_read() {
+    let config = parse(&format!(
+        r#"{MINIMAL}
+        [control]
+        group = "adm"
+        readable_by = "all"
+        [metrics]
+        listen = "[::]:9686"
+        [web]
+        listen = "192.168.1.1:8686"
+        hosts = ["Router.lan", "router"]
+        token_file = "/etc/balance/token"
+        "#
+    ));
+    let Config { control, metrics, web, .. } = config.unwrap();
+    assert_eq!(control, ControlConfig { group: "adm".to_owned(), readable_by: ReadableBy::All });
+    assert_eq!(metrics.listen, Some("[::]:9686".parse().unwrap()));
+    assert_eq!(web.listen, Some("192.168.1.1:8686".parse().unwrap()));
+    assert_eq!(
+        (web.hosts, web.token_file),
+        (vec!["router.lan".to_owned(), "router".to_owned()], Some("/etc/balance/token".into()))
+    );
 }
 
 #[test]

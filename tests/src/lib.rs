@@ -12,6 +12,7 @@
 
 pub mod addresses;
 mod background;
+mod browser;
 pub mod checks;
 pub mod checksum;
 mod child;
@@ -24,6 +25,7 @@ pub mod figures;
 mod flood;
 mod flow;
 mod host;
+pub mod http;
 mod isp;
 mod lab;
 mod mounts;
@@ -43,6 +45,7 @@ mod tunnel;
 mod wire;
 
 pub use balance_common::Family;
+pub use browser::Browser;
 pub use child::Child;
 pub use counter::Counter;
 pub use daemon::{Daemon, Output, binary};

@@ -35,7 +35,7 @@ pub(super) fn change(instance: &str, name: &str, request: &Request) -> anyhow::R
         Response::Done => Ok(()),
         Response::NoSuchIsp { isps } => Err(UsageError::NoSuchIsp { name: name.to_owned(), isps }.into()),
         Response::Error { message } => bail!(message),
-        Response::Quality { .. } | Response::InForce(_) => {
+        Response::Quality { .. } | Response::InForce(_) | Response::Tallies(_) => {
             bail!("the daemon answers another question; is it of another version?")
         }
     }

@@ -11,7 +11,7 @@ mod explain;
 mod flush;
 mod import;
 mod run;
-mod status;
+pub(crate) mod status;
 mod stop;
 
 use args::{Cli, Command, LogLevel};

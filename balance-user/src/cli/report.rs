@@ -201,7 +201,7 @@ mod rfc3339 {
 }
 
 #[cfg(test)]
-mod samples {
+pub(crate) mod samples {
     use std::time::Duration;
 
     use super::*;
@@ -251,7 +251,7 @@ mod samples {
         }
     }
 
-    pub(super) fn report() -> Report {
+    pub(crate) fn report() -> Report {
         Report {
             instance: "main".to_owned(),
             daemon: Daemon { pid: Some(123), running: true },

@@ -33,12 +33,18 @@ pub(super) fn status(instance: &str, arguments: &Status) -> anyhow::Result<()> {
 }
 
 /// How many flows each ISP has, where that can be counted; those that have none are left out.
-struct Flows {
+pub(crate) struct Flows {
     all: Option<BTreeMap<IspId, u64>>,
     fast: Option<BTreeMap<IspId, u64>>,
 }
 
 impl Flows {
+    /// Counts them, which takes as long as there are many.
+    pub(crate) fn count(maps: &Maps) -> anyhow::Result<Self> {
+        let mask = maps.settings()?.mark_mask;
+        Ok(Self { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() })
+    }
+
     fn of(isp: IspId, counts: Option<&BTreeMap<IspId, u64>>) -> Option<u64> {
         counts.map(|counts| counts.get(&isp).copied().unwrap_or(0))
     }
@@ -64,15 +70,25 @@ fn gather(name: &str) -> anyhow::Result<Report> {
     let instance = Instance::new(name);
     let maps = open_maps(name)?;
     let pid = instance.daemon();
-    let (quality, told, local_traffic, scripts, announcements) =
-        match pid.map(|_| ask(&instance, &Request::Quality)) {
-            Some(Ok(Response::Quality { isps, acceleration, local_traffic, scripts, announcements })) => {
-                (Some(isps), Some(acceleration), Some(local_traffic), scripts, announcements)
-            }
-            _ => (None, None, None, Vec::new(), Vec::new()),
-        };
+    let told = pid.and_then(|_| ask(&instance, &Request::Quality).ok());
+    assemble(name, &maps, pid, told, &Flows::count(&maps)?)
+}
+
+/// What the maps say, and what the daemon has answered to [`Request::Quality`].
+pub(crate) fn assemble(
+    name: &str,
+    maps: &Maps,
+    pid: Option<u32>,
+    told: Option<Response>,
+    flows: &Flows,
+) -> anyhow::Result<Report> {
+    let (quality, told, local_traffic, scripts, announcements) = match told {
+        Some(Response::Quality { isps, acceleration, local_traffic, scripts, announcements }) => {
+            (Some(isps), Some(acceleration), Some(local_traffic), scripts, announcements)
+        }
+        _ => (None, None, None, Vec::new(), Vec::new()),
+    };
     let mask = maps.settings()?.mark_mask;
-    let flows = Flows { all: conntrack::count_by_mark(mask).ok(), fast: maps.fast_flows().ok() };
     let tables = Family::ALL.map(|family| maps.table(PolicyId::DEFAULT, family));
     let tables: Vec<BucketTable> = tables.into_iter().collect::<Result<_, _>>()?;
     let entries = maps.isps()?;
@@ -80,15 +96,15 @@ fn gather(name: &str) -> anyhow::Result<Report> {
         .iter()
         .map(|(&id, entry)| {
             let quality = quality.as_ref().map(|isps| isps.get(&entry.name()).cloned().unwrap_or_default());
-            isp(&maps, id, entry, &tables, &flows, quality.unwrap_or_default())
+            isp(maps, id, entry, &tables, flows, quality.unwrap_or_default())
         })
         .collect::<anyhow::Result<Vec<Isp>>>()?;
     Ok(Report {
         instance: name.to_owned(),
         daemon: Daemon { pid, running: quality.is_some() },
         isps,
-        policies: policies(&maps, &entries, mask)?,
-        acceleration: told.unwrap_or_else(|| acceleration(&maps)),
+        policies: policies(maps, &entries, mask)?,
+        acceleration: told.unwrap_or_else(|| acceleration(maps)),
         local_traffic: local_traffic.unwrap_or_else(|| local_traffic_left(name)),
         failed_scripts: scripts,
         failed_announcements: announcements,

@@ -18,6 +18,7 @@ mod ports;
 mod reader;
 mod route;
 pub mod save;
+mod services;
 mod target;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,6 +40,7 @@ pub use self::metered::{Direction, MeteredConfig, Period, QuotaAction, QuotaConf
 pub use self::monitor::{Band, Limits, MonitorConfig, Profile};
 pub(crate) use self::parse_policy::{dscp_named, protocols_named};
 pub use self::ports::{Ports, Protocol};
+pub use self::services::{ControlConfig, MetricsConfig, ReadableBy, WebConfig};
 pub use self::target::{Ask, Endpoint, HostName, NameQuery, Page, Target};
 
 /// Where the configuration is unless the command line says otherwise.
@@ -92,6 +94,12 @@ pub struct Config {
     pub mail: Option<MailConfig>,
     /// What program is told of it.
     pub webhook: Option<WebhookConfig>,
+    /// Who may use the control socket.
+    pub control: ControlConfig,
+    /// Metrics.
+    pub metrics: MetricsConfig,
+    /// The web page.
+    pub web: WebConfig,
 }
 
 impl Config {

@@ -15,6 +15,7 @@ use super::reader::{Item, Table, syntax};
 use super::{
     Acceleration, Attach, Config, FastPathConfig, IspConfig, LanConfig, Mode, MonitorConfig, RoutingConfig,
     ScriptsConfig, Target, WEIGHTS, announce, check, firewall, forward, ipv6, metered, monitor, route,
+    services,
 };
 
 const TOP_KEYS: &[&str] = &[
@@ -41,6 +42,9 @@ const TOP_KEYS: &[&str] = &[
     "scripts",
     "mail",
     "webhook",
+    "control",
+    "metrics",
+    "web",
 ];
 const ISP_KEYS: &[&str] = &[
     "name",
@@ -126,6 +130,8 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
     let firewall = firewall::firewall(&top, &isps, &lans)?;
     let scripts = scripts(&top)?;
     let (mail, webhook) = (announce::mail(&top)?, announce::webhook(&top)?);
+    let (control, metrics) = (services::control(&top)?, services::metrics(&top)?);
+    let web = services::web(&top, &metrics)?;
     Ok(Config {
         mode,
         failback,
@@ -148,6 +154,9 @@ pub(super) fn config(text: &str) -> Result<Config, Problem> {
         scripts,
         mail,
         webhook,
+        control,
+        metrics,
+        web,
     })
 }
 

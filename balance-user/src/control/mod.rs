@@ -1,19 +1,28 @@
-//! The control socket: one JSON request a line, one JSON response a line.
+//! The control socket: HTTP with JSON. `docs/openapi.json` describes it.
 
+mod answer;
+pub mod api;
+mod biggest;
 mod client;
+mod connection;
 pub mod in_force;
+mod live;
+mod observer;
+mod peer;
 mod server;
+pub mod tallies;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use client::{ControlError, ask};
-pub use server::{Asked, listen};
+pub use server::{Asked, Services, listen};
 
 use crate::core::Quality;
 
 use self::in_force::InForce;
+use self::tallies::Tallies;
 
 /// What can be asked of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +32,8 @@ pub enum Request {
     Quality,
     /// What the config in force says of flows.
     InForce,
+    /// What it has counted.
+    Tallies,
     /// Another weight for an ISP.
     SetWeight {
         /// Its name.
@@ -120,6 +131,8 @@ pub enum Response {
     },
     /// What the config in force says of flows.
     InForce(InForce),
+    /// What it has counted.
+    Tallies(Tallies),
     /// There is no such ISP.
     NoSuchIsp {
         /// The ISPs that there are.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::announce::Announcer;
 use crate::config::Config;
 use crate::conntrack::{self, IspMark};
+use crate::control::tallies::Tallies;
 use crate::control::{DeviceAcceleration, LocalTraffic};
 use crate::core::plan::{Plan, ProberPlan};
 use crate::core::{Attempts, Core, Effect, Fingerprint, Reading, Traffic, nft_table_name};
@@ -49,6 +50,7 @@ pub(super) struct Kernel {
     told: BTreeSet<String>,
     consequences: Consequences,
     announcer: Announcer,
+    tallies: Tallies,
 }
 
 impl Kernel {
@@ -82,6 +84,7 @@ impl Kernel {
             told: BTreeSet::new(),
             consequences: Consequences::default(),
             announcer,
+            tallies: Tallies::default(),
         })
     }
 
@@ -108,6 +111,11 @@ impl Kernel {
     /// Who does not take what is announced to them, a line each.
     pub(super) fn failed_announcements(&self) -> Vec<String> {
         self.announcer.failures()
+    }
+
+    /// What has been counted since the start.
+    pub(super) fn tallies(&self) -> Tallies {
+        self.tallies.clone()
     }
 
     /// Gives what is being announced a moment, at the end.
@@ -202,6 +210,7 @@ impl Kernel {
         self.carry_out_plan(core, scope, effects).await;
         self.announcer.follow(core.config());
         for event in self.consequences.events(&self.instance, |name| core.isp_named(name), Instant::now()) {
+            self.tallies.note(&event);
             self.announcer.publish(&event);
         }
     }
@@ -218,6 +227,7 @@ impl Kernel {
             self.resets.tell();
             return;
         }
+        self.tallies.reconciliations += u64::from(scope == Scope::Everything);
         let mut plan = core.plan(&self.instance, &self.facts);
         self.accelerator.equip(&mut plan.maps.devices);
         let before = self.applied.replace((fingerprint, plan.clone())).map(|(_, plan)| plan);
@@ -346,6 +356,7 @@ impl Kernel {
 
     /// Logs failures that are new, and sees to another try. What fails on a device that has just gone is no failure.
     fn tell(&mut self, Failures(errors): Failures, plan: &Plan) {
+        self.tallies.failures += errors.len() as u64;
         for error in errors.difference(&self.told) {
             tracing::warn!(devices = plan.attachments.len(), "{error}; will try again");
         }

@@ -24,12 +24,12 @@ use anyhow::Context;
 use balance_common::layout::Forced;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::announce::Announcer;
 use crate::config::Config;
-use crate::control::{self, Asked, Force, Request, Response};
+use crate::control::{self, Asked, Force, Request, Response, Services};
 use crate::core::{Clock, Core, Event};
 use crate::monitor::{Failure, Outcome};
 use crate::netlink::watch::Watcher;
@@ -82,7 +82,8 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     kernel.install_nft(&core).await?;
     kernel.adopt_flows(&core).await;
     kernel.apply(&core, Scope::Everything, Vec::new()).await;
-    let asked = control::listen(instance).context("cannot listen on the control socket")?;
+    let (asked, services) =
+        control::listen(instance, core.config()).context("cannot listen on the control socket")?;
     let mut daemon = Daemon {
         config_path: path.to_owned(),
         scripts,
@@ -95,6 +96,7 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
         volume: ticker(VOLUME_INTERVAL),
         pace: Pace::new(),
         looked: Instant::now(),
+        services,
         reconcile: ticker(RECONCILE_INTERVAL),
         watchdog: watchdog(),
         punctuality: Punctuality::start(),
@@ -108,7 +110,11 @@ pub async fn run(instance: &Instance, path: &Path, config: Config, only: &[Strin
     daemon.serve(&mut signals).await;
     count_volume(&mut daemon.core, &daemon.kernel, &mut daemon.ledger);
     daemon.ledger.finish(&daemon.core).await;
-    daemon.kernel.finish().await;
+    let Daemon { kernel, asked, services, .. } = daemon;
+    // Nobody is answered any more.
+    drop(asked);
+    services.finish();
+    kernel.finish().await;
     tracing::info!("ended; the kernel goes on balancing, `balance-user stop` puts everything back");
     Ok(())
 }
@@ -137,6 +143,7 @@ struct Daemon {
     pace: Pace,
     /// When the traffic of the ISPs was looked at.
     looked: Instant,
+    services: Services,
     reconcile: Interval,
     watchdog: Option<Interval>,
     punctuality: Punctuality,
@@ -155,6 +162,8 @@ enum Next {
     Apply(Scope),
     /// The same for what the ISPs carry, and save that.
     Keep,
+    /// Whoever has asked for a change is to see it when he is answered.
+    Answer(Response, oneshot::Sender<Response>),
     Reload,
     Quit,
 }
@@ -167,6 +176,11 @@ impl Daemon {
                 Next::Keep => {
                     self.advance(Scope::Changes).await;
                     self.ledger.keep(&self.core).await;
+                }
+                Next::Answer(response, asked) => {
+                    self.advance(Scope::Changes).await;
+                    // Whoever asked may have gone.
+                    let _ = asked.send(response);
                 }
                 Next::Reload => self.reload().await,
                 Next::Quit => return,
@@ -310,6 +324,7 @@ impl Daemon {
                 self.core.restore_meters(self.ledger.records());
                 count_volume(&mut self.core, &self.kernel, &mut self.ledger);
                 self.kernel.renamed();
+                self.services.follow(self.core.config());
                 self.advance(Scope::Everything).await;
                 self.scripts.after(&self.core, Occasion::Reload, true);
             }
@@ -325,9 +340,8 @@ impl Daemon {
             == (present.mark_mask, present.routing, present.attach, present.fast_path.flows)
     }
 
-    fn answer(&mut self, request: Request, answer: tokio::sync::oneshot::Sender<Response>) -> Next {
+    fn answer(&mut self, request: Request, asked: oneshot::Sender<Response>) -> Next {
         let now = Instant::now();
-        let quit = request == Request::Quit;
         let response = match request {
             Request::Quality => Response::Quality {
                 isps: self.core.quality(now),
@@ -337,7 +351,11 @@ impl Daemon {
                 announcements: self.kernel.failed_announcements(),
             },
             Request::InForce => Response::InForce(self.core.in_force()),
-            Request::Quit => Response::Done,
+            Request::Tallies => Response::Tallies(self.kernel.tallies()),
+            Request::Quit => {
+                let _ = asked.send(Response::Done);
+                return Next::Quit;
+            }
             Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
                 Response::Error { message: format!("weight {weight} is not between 1 and 1000") }
             }
@@ -353,9 +371,7 @@ impl Daemon {
             Request::SetUsed { isp, bytes } => self.set_used(&isp, bytes),
             Request::Flush { isp } => self.flush(isp.as_deref()),
         };
-        // Whoever asked may have gone.
-        let _ = answer.send(response);
-        if quit { Next::Quit } else { Next::Apply(Scope::Changes) }
+        Next::Answer(response, asked)
     }
 
     fn change(&mut self, name: &str, event: impl FnOnce(balance_common::IspId) -> Event) -> Response {

@@ -30,8 +30,9 @@ use super::plan::Plan;
 use super::{Clock, Core, Effect, Event};
 use crate::config::policy::{Failback, PolicyConfig, Weights};
 use crate::config::{
-    Acceleration, Attach, Config, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig, LanConfig,
-    MeteredConfig, Mode, MonitorConfig, RoutingConfig, ScriptsConfig, Target,
+    Acceleration, Attach, Config, ControlConfig, FastPathConfig, FirewallConfig, Ipv6Mode, IspConfig,
+    LanConfig, MeteredConfig, MetricsConfig, Mode, MonitorConfig, RoutingConfig, ScriptsConfig, Target,
+    WebConfig,
 };
 use crate::sysctl::SysctlFacts;
 
@@ -99,6 +100,9 @@ fn config(isps: Vec<IspConfig>) -> Config {
         scripts: ScriptsConfig::default(),
         mail: None,
         webhook: None,
+        control: ControlConfig::default(),
+        metrics: MetricsConfig::default(),
+        web: WebConfig::default(),
     }
 }
 

@@ -224,4 +224,23 @@ pub(super) const CASES: &[Case] = &[
         6,
         "unknown key `method`: [webhook] can have url, timeout",
     ),
+    ("unknown control key", isp!("[control]\nmode = 1\n"), 5, "[control] can have group, readable_by"),
+    ("readable by others", isp!("[control]\nreadable_by = \"none\"\n"), 5, "one of \"group\", \"all\""),
+    ("no group", isp!("[control]\ngroup = \"\"\n"), 5, "group must be the name of a group"),
+    ("metrics without a port", isp!("[metrics]\nlisten = \"127.0.0.1\"\n"), 5, "such as \"127.0.0.1:9686\""),
+    ("metrics at a name", isp!("[metrics]\nlisten = \"localhost:9686\"\n"), 5, "listen must be an address"),
+    ("page at port 0", isp!("[web]\nlisten = \"127.0.0.1:0\"\n"), 5, "such as \"127.0.0.1:8686\""),
+    (
+        "page where metrics are",
+        isp!("[metrics]\nlisten = \"[::1]:1\"\n[web]\nlisten = \"[::1]:1\"\n"),
+        6,
+        "listen is that of [metrics] already",
+    ),
+    ("host with a port", isp!("[web]\nhosts = \"router.lan:80\"\n"), 5, "hosts must be names without a port"),
+    (
+        "token file here",
+        isp!("[web]\ntoken_file = \"token\"\n"),
+        5,
+        "token_file must be a path from the root",
+    ),
 ];
