@@ -33,9 +33,10 @@ pub(crate) const LAB_TOOLS: [SystemTool; 3] = [
 ];
 
 /// What tests put beside it.
-const TEST_TOOLS: [SystemTool; 2] = [
+const TEST_TOOLS: [SystemTool; 3] = [
     SystemTool { program: "dnsmasq", package: "dnsmasq-base" },
     SystemTool { program: "udhcpc", package: "udhcpc" },
+    SystemTool { program: "tmux", package: "tmux" },
 ];
 
 /// Runs the tests. Success is that none failed and, in CI, that none was skipped.

@@ -21,6 +21,7 @@ use crate::conntrack::{self, Tracked};
 use crate::control::in_force::InForce;
 use crate::control::{Request, Response, ask};
 use crate::core::Quality;
+use crate::core::health::State;
 use crate::core::network::family_of;
 use crate::daemon::Instance;
 use crate::datapath::{Maps, Pins};
@@ -89,7 +90,7 @@ fn isps(maps: &Maps, instance: &Instance, asked: &Asked) -> anyhow::Result<BTree
     let isp = |entry: &IspEntry| IspFacts {
         name: entry.name(),
         device: entry.device(),
-        state: IspState::from(entry.states.get(family).copied().unwrap_or_default()),
+        state: State::from(IspState::from(entry.states.get(family).copied().unwrap_or_default())),
         usable: entry.usable.get(family).is_some_and(|&usable| usable != 0),
         forced: Forced::from(entry.forced),
         reason: quality.get(&entry.name()).and_then(|quality| quality.reason.clone()),

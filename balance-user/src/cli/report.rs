@@ -1,17 +1,20 @@
 //! What `status` tells: one structure, from which both the JSON and the text are made.
 
+mod check;
 mod policies;
 mod text;
 
-use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::{DeviceAcceleration, LocalTraffic};
 
+pub use self::check::check;
+pub(super) use self::policies::wrapped;
 pub use self::policies::{Policy, Share};
 pub use self::text::{render, render_short};
+pub use crate::core::health::State;
 
 /// The state of an instance. This is the JSON of `status --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,26 +98,6 @@ pub struct Isp {
     pub reason: Option<String>,
 }
 
-/// Whether an ISP works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Not known yet.
-    Unknown,
-    /// It works.
-    Up,
-    /// It worked, and there is doubt.
-    Suspect,
-    /// It works, but badly.
-    Degraded,
-    /// It does not work.
-    Down,
-    /// It has not worked for long.
-    LongDown,
-    /// It comes and goes, and is kept out until it is steady.
-    Held,
-}
-
 /// What an ISP is forced to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -123,20 +106,6 @@ pub enum Forced {
     Up,
     /// Not used, whatever its probes say.
     Down,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Suspect => "suspect",
-            Self::Degraded => "degraded",
-            Self::Down => "down",
-            Self::LongDown => "long_down",
-            Self::Held => "held",
-        })
-    }
 }
 
 /// The report for programs.
@@ -189,18 +158,18 @@ mod rfc3339 {
 }
 
 #[cfg(test)]
-mod samples {
+pub(crate) mod samples {
     use std::time::Duration;
 
     use super::*;
 
-    pub(super) const DAY: u64 = 86_400;
+    const DAY: u64 = 86_400;
 
-    pub(super) fn now() -> SystemTime {
+    pub(crate) fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY)
     }
 
-    pub(super) fn isp(name: &str, device: &str) -> Isp {
+    pub(crate) fn isp(name: &str, device: &str) -> Isp {
         Isp {
             name: name.to_owned(),
             device: device.to_owned(),
@@ -226,7 +195,7 @@ mod samples {
         }
     }
 
-    pub(super) fn accelerated(device: &str, kind: &str, reason: Option<&str>) -> DeviceAcceleration {
+    pub(crate) fn accelerated(device: &str, kind: &str, reason: Option<&str>) -> DeviceAcceleration {
         DeviceAcceleration {
             device: device.to_owned(),
             kind: kind.to_owned(),
@@ -234,7 +203,7 @@ mod samples {
         }
     }
 
-    pub(super) fn report() -> Report {
+    pub(crate) fn report() -> Report {
         Report {
             instance: "main".to_owned(),
             daemon: Daemon { pid: Some(123), running: true },

@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use balance_common::layout::Count;
 use balance_common::packet::protocol;
 use balance_common::{Family, Flow};
 use netlink_packet_core::{NLA_HEADER_SIZE, NlaBuffer, NlasIterator};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterProtoFamily};
+
+use super::Ends;
 
 pub(super) const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -14,8 +17,11 @@ const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
 const CTA_TIMEOUT: u16 = 7;
 const CTA_MARK: u16 = 8;
+const CTA_COUNTERS_ORIG: u16 = 9;
+const CTA_COUNTERS_REPLY: u16 = 10;
 pub(super) const CTA_ID: u16 = 12;
 pub(super) const CTA_ZONE: u16 = 18;
+const CTA_TIMESTAMP: u16 = 20;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -29,6 +35,9 @@ const CTA_PROTO_ICMP_ID: u16 = 4;
 const CTA_PROTO_ICMP_TYPE: u16 = 5;
 const CTA_PROTO_ICMPV6_ID: u16 = 7;
 const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
+const CTA_COUNTERS_PACKETS: u16 = 1;
+const CTA_COUNTERS_BYTES: u16 = 2;
+const CTA_TIMESTAMP_START: u16 = 1;
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 
@@ -59,6 +68,10 @@ pub(super) struct Entry<'a> {
     pub(super) id: [u8; 4],
     /// In so many seconds it ends, if no packet comes.
     pub(super) timeout: Option<u32>,
+    /// The attributes of what conntrack has counted, in the original and in the reply direction; empty where it does not count.
+    counters: [&'a [u8]; 2],
+    /// The attributes that say when it began; empty where conntrack does not note it.
+    timestamp: &'a [u8],
     /// Its packets take a way (a flowtable) on which conntrack does not see them. Such an entry cannot be deleted.
     pub(super) is_offloaded: bool,
     /// It is a TCP connection.
@@ -80,6 +93,8 @@ impl<'a> Entry<'a> {
             zone: None,
             id: [0; 4],
             timeout: None,
+            counters: [&[]; 2],
+            timestamp: &[],
             is_offloaded: false,
             is_tcp: false,
             is_open_tcp: false,
@@ -102,6 +117,9 @@ impl<'a> Entry<'a> {
                     entry.is_offloaded = u32::from_be_bytes(value.try_into().ok()?) & OFFLOADED != 0;
                 }
                 CTA_TIMEOUT => entry.timeout = Some(u32::from_be_bytes(value.try_into().ok()?)),
+                CTA_COUNTERS_ORIG => entry.counters[0] = value,
+                CTA_COUNTERS_REPLY => entry.counters[1] = value,
+                CTA_TIMESTAMP => entry.timestamp = value,
                 CTA_ID => entry.id = value.try_into().ok()?,
                 CTA_MARK => entry.mark = u32::from_be_bytes(value.try_into().ok()?),
                 CTA_ZONE => entry.zone = Some(value),
@@ -119,6 +137,41 @@ impl<'a> Entry<'a> {
     /// Where replies are sent to: the address behind which the flow was hidden, or from which it was opened.
     pub(super) fn reply_destination(&self) -> Option<IpAddr> {
         destination(self.reply)
+    }
+
+    /// What conntrack has counted in the original and in the reply direction.
+    pub(super) fn counted(&self) -> Option<[Count; 2]> {
+        let of = |counters| {
+            Some(Count {
+                packets: number(counters, CTA_COUNTERS_PACKETS)?,
+                bytes: number(counters, CTA_COUNTERS_BYTES)?,
+            })
+        };
+        let [original, reply] = self.counters.map(of);
+        Some([original?, reply?])
+    }
+
+    /// When it began, in nanoseconds of the Unix epoch.
+    pub(super) fn begun(&self) -> Option<u64> {
+        number(self.timestamp, CTA_TIMESTAMP_START)
+    }
+
+    /// The protocol's number.
+    pub(super) fn protocol(&self) -> Option<u8> {
+        let [number] = *transport(self.original, CTA_PROTO_NUM)? else { return None };
+        Some(number)
+    }
+
+    /// Source and destination of packets of the original and of the reply direction, with their ports where there are any.
+    pub(super) fn both_ways(&self) -> Option<[Ends; 2]> {
+        let of = |tuple| {
+            Some(Ends {
+                source: address(tuple, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+                destination: destination(tuple)?,
+                ports: port(tuple, CTA_PROTO_SRC_PORT).zip(port(tuple, CTA_PROTO_DST_PORT)),
+            })
+        };
+        Some([of(self.original)?, of(self.reply)?])
     }
 
     /// The flow whose first packet made the entry, as [`balance_common::packet::flow_of`] tells it of that packet, unless that was
@@ -158,6 +211,12 @@ impl<'a> Entry<'a> {
     pub(super) fn ends(&self) -> Option<[(SocketAddr, SocketAddr); 2]> {
         Some([ends(self.original)?, ends(self.reply)?])
     }
+}
+
+/// A number of eight bytes among attributes.
+fn number(attributes: &[u8], wanted: u16) -> Option<u64> {
+    let (_, value) = attributes_of(attributes).find(|(kind, _)| *kind == wanted)?;
+    Some(u64::from_be_bytes(value.try_into().ok()?))
 }
 
 fn destination(tuple: &[u8]) -> Option<IpAddr> {

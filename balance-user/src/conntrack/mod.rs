@@ -4,8 +4,10 @@
 //! Everything here blocks; callers in async code use `spawn_blocking`.
 
 mod entry;
+mod events;
 mod failback;
 mod find;
+mod live;
 mod lost;
 mod mark;
 mod segment;
@@ -21,8 +23,10 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP};
 
 use entry::{CTA_ID, CTA_TUPLE_ORIG, CTA_ZONE, Entry};
+pub use events::{Events, Happened};
 pub use failback::{Moved, Returning};
 pub use find::{Tracked, find};
+pub use live::{Ends, Live, each};
 pub use lost::{Cut, lose, provoke};
 pub use mark::IspMark;
 use socket::{ConntrackSocket, mark_attributes};

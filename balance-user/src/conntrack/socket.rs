@@ -1,15 +1,20 @@
 //! Talking to the kernel's conntrack: requests out, answers in.
 
 use std::io;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::ConntrackError;
 
@@ -102,13 +107,22 @@ impl ConntrackSocket {
     pub(super) fn dump(
         &mut self,
         filter: Vec<ConntrackAttribute>,
-        mut each: impl FnMut(&[u8]) -> Result<(), ConntrackError>,
+        each: impl FnMut(&[u8]) -> Result<(), ConntrackError>,
     ) -> Result<(), ConntrackError> {
+        self.dump_for(filter, each)
+    }
+
+    /// The same for whoever has errors of his own.
+    pub(super) fn dump_for<E: From<ConntrackError>>(
+        &mut self,
+        filter: Vec<ConntrackAttribute>,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let bytes = self.serialize(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(filter), NLM_F_DUMP);
         self.send(&bytes)?;
         self.answers(|answer| match answer {
             Answer::Payload(payload) => each(payload).err().map(Err),
-            Answer::Error { code, .. } | Answer::Done { code } => Some(outcome(code)),
+            Answer::Error { code, .. } | Answer::Done { code } => Some(outcome(code).map_err(E::from)),
         })
     }
 
@@ -132,25 +146,19 @@ impl ConntrackSocket {
     }
 
     /// Hands every answer to `look` until that returns the result.
-    fn answers(
+    fn answers<E: From<ConntrackError>>(
         &mut self,
-        mut look: impl FnMut(Answer<'_>) -> Option<Result<(), ConntrackError>>,
-    ) -> Result<(), ConntrackError> {
+        mut look: impl FnMut(Answer<'_>) -> Option<Result<(), E>>,
+    ) -> Result<(), E> {
         loop {
             let length = match self.socket.recv(&mut &mut self.buffer[..], 0) {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(ConntrackError::from_io(error)),
+                Err(error) => return Err(ConntrackError::from_io(error).into()),
             };
-            let mut rest = self.buffer.get(..length).unwrap_or_default();
-            while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest).map_err(|_| ConntrackError::Malformed)?;
-                if let Some(result) = look(Answer::of(&message)) {
-                    return result;
-                }
-                // Messages start at multiples of four.
-                let next = (message.length() as usize).next_multiple_of(4);
-                rest = rest.get(next..).unwrap_or_default();
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            if let Some(result) = each_message(datagram, |message| look(Answer::of(&message))) {
+                return result;
             }
         }
     }
@@ -171,6 +179,86 @@ impl ConntrackSocket {
     fn send(&self, bytes: &[u8]) -> Result<(), ConntrackError> {
         self.socket.send(bytes, 0).map(drop).map_err(ConntrackError::from_io)
     }
+}
+
+/// A message that nobody has asked for.
+pub(super) struct Message<'a> {
+    /// Of the subsystem.
+    pub(super) kind: u8,
+    /// What it is about is new.
+    pub(super) is_new: bool,
+    pub(super) payload: &'a [u8],
+}
+
+/// A socket that hears of new, changed and ended entries.
+pub(super) struct Multicast {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Multicast {
+    /// With room for so many bytes of messages, as far as the kernel allows it.
+    pub(super) fn open(room: usize) -> Result<Self, ConntrackError> {
+        /// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE` and `_DESTROY`.
+        const GROUPS: [u32; 3] = [1, 2, 3];
+        let open = || {
+            let mut socket = Socket::new(NETLINK_NETFILTER)?;
+            socket.bind_auto()?;
+            // More than the limit of the system only for root, without whom there is nothing to hear anyway.
+            setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &room)?;
+            GROUPS.into_iter().try_for_each(|group| socket.add_membership(group))?;
+            Ok(socket)
+        };
+        Ok(Self { socket: open().map_err(ConntrackError::from_io)?, buffer: vec![0; BUFFER_LEN] })
+    }
+
+    /// Waits for messages, so long at most, and shows those that come together. Returns whether some were lost.
+    pub(super) fn receive<E: From<ConntrackError>>(
+        &mut self,
+        patience: Duration,
+        mut look: impl FnMut(Message<'_>) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        match poll(&mut sockets, patience) {
+            Ok(0) | Err(Errno::EINTR) => return Ok(false),
+            Ok(_) => {}
+            Err(error) => return Err(ConntrackError::from_io(error.into()).into()),
+        }
+        let length = match self.socket.recv(&mut &mut self.buffer[..], 0) {
+            Ok(length) => length,
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(true),
+            Err(error) => return Err(ConntrackError::from_io(error).into()),
+        };
+        each_message(self.buffer.get(..length).unwrap_or_default(), |message| {
+            let [kind, _] = message.message_type().to_le_bytes();
+            let is_new = message.flags() & NLM_F_CREATE != 0;
+            let payload = message.payload();
+            look(Message { kind, is_new, payload }).err().map(Err)
+        })
+        .unwrap_or(Ok(()))
+        .map(|()| false)
+    }
+}
+
+/// Shows the messages of a datagram, until `look` returns a result.
+fn each_message<'a, E: From<ConntrackError>>(
+    datagram: &'a [u8],
+    mut look: impl FnMut(NetlinkBuffer<&'a [u8]>) -> Option<Result<(), E>>,
+) -> Option<Result<(), E>> {
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let Ok(message) = NetlinkBuffer::new_checked(rest) else {
+            return Some(Err(ConntrackError::Malformed.into()));
+        };
+        // Messages start at multiples of four.
+        let next = (message.length() as usize).next_multiple_of(4);
+        if let Some(result) = look(message) {
+            return Some(result);
+        }
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    None
 }
 
 enum Answer<'a> {

@@ -42,7 +42,7 @@ pub use isp::Fingerprint;
 use isp::{DOWN_ORDERS, Isp};
 use network::Network;
 pub(crate) use path::is_link_local;
-pub use path::name_of as family_name;
+pub use path::{name_of as family_name, why_no_way};
 use plan::Plan;
 pub use planner::nft_table_name;
 use policies::Policies;

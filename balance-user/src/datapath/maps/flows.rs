@@ -82,7 +82,7 @@ impl Maps {
         Ok(())
     }
 
-    fn life(&self) -> Result<Life, DatapathError> {
+    pub(super) fn life(&self) -> Result<Life, DatapathError> {
         let generations = self.paths.iter().map(|path| Ok(path.map_err(map_error("PATHS"))?.generations));
         let generations = generations.collect::<Result<Vec<_>, DatapathError>>()?;
         Ok(Life { now: now(), lease: self.settings()?.lease, generations })
@@ -95,7 +95,7 @@ pub(super) fn raised(generations: [u32; 2]) -> [u32; 2] {
 }
 
 /// What tells whether entries are in use.
-struct Life {
+pub(super) struct Life {
     /// In nanoseconds of the monotonic clock.
     now: u64,
     /// In nanoseconds.
@@ -105,9 +105,14 @@ struct Life {
 }
 
 impl Life {
+    /// Time has passed.
+    pub(super) fn go_on(&mut self) {
+        self.now = now();
+    }
+
     /// Is it? As long as packets come, each lease is followed by another one. One that waits to be confirmed either is so
     /// very soon, or will never be.
-    fn has<A>(&self, entry: &Entry<A>) -> bool {
+    pub(super) fn has<A>(&self, entry: &Entry<A>) -> bool {
         let generations = self.generations.get(usize::from(entry.path));
         let is_valid = generations.and_then(|ways| ways.get(entry.flags.way())) == Some(&entry.generation);
         is_valid && entry.expires != 0 && self.now < entry.expires.saturating_add(2 * self.lease)
