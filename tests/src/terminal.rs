@@ -50,12 +50,13 @@ impl<'a> Terminal<'a> {
         Ok(terminal)
     }
 
-    /// What is on the screen, without spaces at the ends of lines.
+    /// What is on the screen, without spaces at the ends of lines. Lines that were too long for it are one.
     ///
     /// # Errors
     /// When tmux is gone.
     pub fn screen(&self) -> anyhow::Result<String> {
-        self.tmux(&["capture-pane", "-p"])
+        let screen = self.tmux(&["capture-pane", "-p", "-J"])?;
+        Ok(screen.lines().flat_map(|line| [line.trim_end(), "\n"]).collect())
     }
 
     /// Presses keys, by tmux's names: `q`, `Enter`, `C-c`.

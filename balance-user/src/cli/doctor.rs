@@ -44,10 +44,15 @@ fn render(findings: &[Finding], width: usize) -> String {
         lines.extend(finding.fix.iter().map(|fix| format!("         -> {fix}")));
         lines
     });
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let sum = match (count(Severity::Problem), count(Severity::Warning)) {
-        (0, 0) => "nothing is wrong".to_owned(),
-        (problems, warnings) => format!("{problems} problems, {warnings} warnings"),
+    let count = |severity, name| match findings.iter().filter(|finding| finding.severity == severity).count()
+    {
+        1 => format!("1 {name}"),
+        count => format!("{count} {name}s"),
+    };
+    let sum = if findings.iter().all(|finding| finding.severity == Severity::Note) {
+        "nothing is wrong".to_owned()
+    } else {
+        [count(Severity::Problem, "problem"), count(Severity::Warning, "warning")].join(", ")
     };
     lines.chain([sum]).flat_map(|line| [line, "\n".to_owned()]).collect()
 }
@@ -79,7 +84,7 @@ problem  sysctl: eth0 drops answers that come in by an ISP which the main table
                  would not choose
          -> sysctl -w net/ipv4/conf/eth0/rp_filter=2
 note     sysctl: all else is well
-1 problems, 0 warnings
+1 problem, 0 warnings
 ";
         assert_eq!(strip_str(&render(&findings, 80)).to_string(), expected);
         assert_eq!(render(&[], 80), "nothing is wrong\n");

@@ -11,7 +11,6 @@ use balance_common::layout::{Forced, IspEntry, IspState};
 use balance_common::packet::protocol;
 use balance_common::{IspId, MarkMask};
 use netlink_packet_route::route::RouteType;
-use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_indextoname;
 
 use super::args::Explain;
@@ -149,11 +148,6 @@ async fn follow(packet: Packet) -> Result<Way, String> {
 
 /// The addresses of a device.
 fn addresses(device: &str) -> BTreeSet<IpAddr> {
-    let all = getifaddrs().into_iter().flatten().filter(|one| one.interface_name == device);
-    let address = |one: nix::ifaddrs::InterfaceAddress| {
-        let address = one.address?;
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
-    };
-    all.filter_map(address).collect()
+    let all = super::addresses::addresses().into_iter();
+    all.filter(|(name, _)| name == device).map(|(_, net)| net.addr()).collect()
 }

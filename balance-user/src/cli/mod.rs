@@ -5,6 +5,7 @@ pub(crate) mod figures;
 pub mod output;
 pub mod report;
 
+mod addresses;
 mod change;
 mod check;
 mod doctor;

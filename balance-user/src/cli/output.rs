@@ -49,8 +49,12 @@ pub fn stream(work: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> anyhow
 /// How many columns the terminal has that standard output is; none if it is no terminal.
 #[must_use]
 pub fn width() -> Option<usize> {
-    let size = crossterm::terminal::size().ok().filter(|_| io::stdout().is_terminal());
-    size.map(|(columns, _)| usize::from(columns))
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    // Zero is what terminals have that nobody has told their size.
+    let (columns, _) = crossterm::terminal::size().ok().filter(|(columns, _)| *columns > 0)?;
+    Some(usize::from(columns))
 }
 
 /// Waits so long; whether somebody still reads what we print. A terminal that is gone ends us by a signal.

@@ -1,8 +1,10 @@
-//! Rules and routes that are not ours, but may be in our way.
+//! What is not ours, but may be in our way: rules, routes, MTUs.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use balance_common::Family;
+use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -10,6 +12,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::NetlinkError;
 use super::message::{family, table_of};
 use super::socket::{Frame, Socket};
+use super::watch::link_request;
 use crate::core::plan::ROUTE_PROTOCOL;
 
 /// A rule of somebody else.
@@ -82,6 +85,25 @@ pub async fn foreign_routes(tables: RangeInclusive<u32>) -> Result<Vec<ForeignRo
             }
         }
     }
+    Ok(found)
+}
+
+/// The MTUs of all devices, by their names. Needs no rights.
+pub async fn mtus() -> Result<BTreeMap<String, u32>, NetlinkError> {
+    let mut found = BTreeMap::new();
+    let each = |frame: &Frame<'_>| {
+        let Some(RouteNetlinkMessage::NewLink(message)) = frame.parse() else { return };
+        let (mut name, mut mtu) = (None, None);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(value) => name = Some(value),
+                LinkAttribute::Mtu(value) => mtu = Some(value),
+                _ => {}
+            }
+        }
+        found.extend(name.zip(mtu));
+    };
+    Socket::open()?.dump(link_request(None), "list the devices", each).await?;
     Ok(found)
 }
 

@@ -30,8 +30,8 @@ q         end
 
 FAST is the part of the packets of the last seconds that went
 past the kernel. IN and OUT are bits a second; the graph is
-both. SHARE is the part of the new flows, BY WEIGHT what it
-would be if all ISPs worked.";
+both. SHARE is the part of the new flows, WEIGHT also says
+what it would be if all ISPs worked in one tier.";
 
 /// Draws it.
 pub fn draw(frame: &mut Frame<'_>, state: &State) {
@@ -201,25 +201,28 @@ fn draw_panel(frame: &mut Frame<'_>, state: &State, panel: Panel, area: Rect) {
 }
 
 fn flow_lines(flows: &[&FlowTold]) -> Vec<Line<'static>> {
-    let cells: Vec<[String; 2]> = flows.iter().map(|flow| flow.ends()).collect();
-    let widest =
-        |end: usize| cells.iter().filter_map(|ends| ends.get(end)).map(String::len).max().unwrap_or(0);
-    let (from, to) = (widest(0).max(6), widest(1).max(11));
-    let header = format!(
-        "{:<5} {:<from$} {:<to$} {:<8} {:<4} {:>5} {:>5} {}",
-        "PROTO", "SOURCE", "DESTINATION", "ISP", "PATH", "BYTES", "AGE", "WHY"
-    );
-    let line = |(flow, [source, destination]): (&&FlowTold, &[String; 2])| {
+    let cells = |flow: &&FlowTold| {
+        let [source, destination] = flow.ends();
+        [flow.protocol.clone(), source, destination, flow.isp.clone()]
+    };
+    let header = ["PROTO", "SOURCE", "DESTINATION", "ISP"].map(str::to_owned);
+    let rows: Vec<[String; 4]> = std::iter::once(header).chain(flows.iter().map(cells)).collect();
+    let widths: [usize; 4] = std::array::from_fn(|column| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    });
+    let rest = flows.iter().map(|flow| {
         let path = if flow.fast { "fast" } else { "slow" };
         let bytes = flow.bytes.map_or("-".to_owned(), amount);
         let age = flow.age.map_or("-".to_owned(), |seconds| age(Duration::from_secs(seconds)));
-        Line::raw(format!(
-            "{:<5} {source:<from$} {destination:<to$} {:<8} {path} {bytes:>5} {age:>5} {}",
-            flow.protocol, flow.isp, flow.why
-        ))
-    };
-    let header = Line::styled(header, Style::new().add_modifier(Modifier::BOLD));
-    std::iter::once(header).chain(flows.iter().zip(&cells).map(line)).collect()
+        format!("{path} {bytes:>5} {age:>5} {}", flow.why)
+    });
+    let rest = std::iter::once("PATH BYTES   AGE WHY".to_owned()).chain(rest);
+    let lines = rows.iter().zip(rest).enumerate().map(|(place, (row, rest))| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$} "));
+        let style = if place == 0 { Style::new().add_modifier(Modifier::BOLD) } else { Style::new() };
+        Line::styled(cells.collect::<String>() + &rest, style)
+    });
+    lines.collect()
 }
 
 fn host_lines(state: &State) -> Vec<Line<'static>> {

@@ -45,7 +45,7 @@ fn colours_are_for_terminals(lab: &Lab) {
     ] {
         for (variable, forbids) in [("", false), ("NO_COLOR=1", true)] {
             // As `script` does: what the terminal gets.
-            let command = format!("{variable} {} {words}", binary.display());
+            let command = format!("TERM=xterm {variable} {} {words}", binary.display());
             let output = router.sh(&format!("script -qec '{command}' /dev/null < /dev/null")).unwrap();
             let expected = is_colourful && (!forbids || words.contains("always"));
             assert_eq!(output.contains(colour), expected, "{command}: {output:?}");

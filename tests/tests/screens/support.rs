@@ -1,6 +1,6 @@
 //! Screens, and those that are kept to compare with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use balance_lab::{Host, Lab, Terminal, binary};
 
@@ -23,10 +23,9 @@ pub(crate) fn ended(lab: &Lab, size: (u16, u16), words: &str) -> String {
 /// Compares what does not change with the file of that name: numbers are `N`, and so much space is one. `UPDATE_SNAPSHOTS=1` writes it
 /// anew, to be looked at.
 #[track_caller]
-pub(crate) fn is_as_kept(name: &str, (columns, lines): (u16, u16), screen: &str) {
+pub(crate) fn is_as_kept(name: &str, size: (u16, u16), screen: &str) {
     let masked = masked(screen);
-    let file = format!("tests/screens/kept/{name}-{columns}x{lines}.txt");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let path = kept(name, size);
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         std::fs::write(&path, &masked).unwrap();
     }
@@ -34,10 +33,31 @@ pub(crate) fn is_as_kept(name: &str, (columns, lines): (u16, u16), screen: &str)
     assert!(masked == kept, "{} is another one:\n{masked}\nThe screen is\n{screen}", path.display());
 }
 
+/// The same for a screen that goes on changing: waits until it is so.
+#[track_caller]
+pub(crate) fn comes_to_be_as_kept(name: &str, size: (u16, u16), terminal: &Terminal<'_>) {
+    let kept = std::fs::read_to_string(kept(name, size)).unwrap_or_default();
+    // If it does not, the comparison says how it is.
+    let _ = terminal.wait(|screen| masked(screen) == kept);
+    is_as_kept(name, size, &terminal.screen().unwrap());
+}
+
+fn kept(name: &str, (columns, lines): (u16, u16)) -> PathBuf {
+    let file = format!("tests/screens/kept/{name}-{columns}x{lines}.txt");
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
 /// Without what is another one each time.
 fn masked(screen: &str) -> String {
     let line = |line: &str| {
+        if line.starts_with("ended: ") {
+            return line.trim_end().to_owned() + "\n";
+        }
         let words = line.split_whitespace().map(|word| {
+            // Not known yet.
+            if word == "-" {
+                return "N".to_owned();
+            }
             let mut masked = String::new();
             for character in word.chars() {
                 let is_bar = ('▁'..='█').contains(&character);

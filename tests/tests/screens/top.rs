@@ -3,7 +3,7 @@
 use balance_lab::{Family, Flow, IspSpec, Lab, Transport, ready_with};
 
 use crate::status::is_as_before;
-use crate::support::{SIZES, is_as_kept, open};
+use crate::support::{SIZES, comes_to_be_as_kept, open};
 
 const SOON: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -19,15 +19,18 @@ fn top_shows_what_is_kept_and_changes_what_is_confirmed() {
     for size in SIZES {
         let top = open(&lab, size, "top");
         // There are rates.
-        top.wait(|screen| screen.contains("CABLE") && screen.contains('▁')).unwrap();
+        top.wait(|screen| {
+            screen.contains("CABLE") && screen.contains(|character| ('▁'..='█').contains(&character))
+        })
+        .unwrap();
         top.press(&["/", "192.168.1.10", "Enter"]).unwrap();
         let is_filtered =
             |screen: &str| screen.contains("with \"192.168.1.10\"") && screen.contains("192.168.1.10:");
-        let screen = top.wait(is_filtered).unwrap();
-        is_as_kept("top", size, &screen);
+        top.wait(is_filtered).unwrap();
+        comes_to_be_as_kept("top", size, &top);
         top.press(&["?"]).unwrap();
         top.wait(|screen| screen.contains("its probes decide again")).unwrap();
-        top.press(&["Escape", "q"]).unwrap();
+        top.press(&["x", "q"]).unwrap();
         top.wait(|screen| screen.contains("ended: 0")).unwrap();
         is_as_before(&top);
     }

@@ -16,11 +16,11 @@ use crate::core::nft_table_name;
 use crate::daemon::Instance;
 use crate::datapath::{Maps, Pins, cgroup2_mount, instances};
 use crate::doctor::{Facts, Kernel, Networkd};
-use crate::netlink::foreign::{foreign_routes, foreign_rules};
+use crate::netlink::foreign::{foreign_routes, foreign_rules, mtus};
 use crate::netlink::watch::Watcher;
 
 /// Settings that are asked for whatever the devices.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 11] = [
     "net/core/bpf_jit_enable",
     "net/ipv4/conf/all/rp_filter",
     "net/ipv6/conf/all/forwarding",
@@ -31,6 +31,7 @@ const SETTINGS: [&str; 10] = [
     "net/netfilter/nf_conntrack_tcp_timeout_established",
     "net/netfilter/nf_conntrack_tcp_timeout_max_retrans",
     "net/netfilter/nf_conntrack_tcp_timeout_unacknowledged",
+    "net/netfilter/nf_conntrack_timestamp",
 ];
 const OF_DEVICES: [(&str, &str); 3] = [("ipv4", "rp_filter"), ("ipv4", "forwarding"), ("ipv6", "accept_ra")];
 
@@ -64,7 +65,7 @@ pub(super) async fn facts(name: &str, path: &Path) -> Facts {
             .unwrap_or_default(),
         ruleset: ruleset().await,
         network: Watcher::start().await.map(|(_, network)| network).unwrap_or_default(),
-        mtus: devices.iter().filter_map(|device| Some((device.clone(), mtu(device)?))).collect(),
+        mtus: mtus().await.unwrap_or_default(),
         config,
     }
 }
@@ -175,10 +176,6 @@ async fn ruleset() -> Option<Value> {
     let output =
         Command::new("nft").args(["-j", "list", "ruleset"]).stdin(Stdio::null()).output().await.ok()?;
     if output.status.success() { serde_json::from_slice(&output.stdout).ok() } else { None }
-}
-
-fn mtu(device: &str) -> Option<u32> {
-    read(&format!("/sys/class/net/{device}/mtu"))?.trim().parse().ok()
 }
 
 fn read(path: &str) -> Option<String> {

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use balance_common::layout::IspEntry;
+use balance_common::layout::{Device, IspEntry};
 use balance_common::{Address, Family, Flow, IspId, MarkMask, Sticky};
+use ipnet::IpNet;
+use nix::net::if_::if_indextoname;
 
-use super::super::runtime;
+use super::super::addresses::addresses;
 use crate::conntrack::Live;
 use crate::control::{Request, Response, ask};
-use crate::core::network::Network;
 use crate::daemon::Instance;
 use crate::datapath::{FlowCache, Maps, Pins, Ruler};
 use crate::flows::{Chooser, FlowTold, PolicyFacts, Rules, tell};
 use crate::nat::Ipv6Nat;
-use crate::netlink::watch::Watcher;
 
 /// What there is to know of flows.
 pub(in crate::cli) struct View<'a> {
@@ -81,7 +81,7 @@ impl Rules for InForce<'_> {
 }
 
 fn chooser(instance: &str, maps: &Maps) -> anyhow::Result<Chooser> {
-    let network = runtime().context("cannot start")?.block_on(Watcher::start())?.1;
+    let addresses = addresses();
     let mut policies = BTreeMap::new();
     for (id, entry) in maps.policies()? {
         let [v4, v6] = Family::ALL.map(|family| maps.table(id, family).map(Box::new));
@@ -95,24 +95,25 @@ fn chooser(instance: &str, maps: &Maps) -> anyhow::Result<Chooser> {
     Ok(Chooser {
         names: maps.isps()?.iter().map(|(&id, entry): (_, &IspEntry)| (id, entry.name())).collect(),
         policies,
-        lans: lans(maps, &network),
-        own: network.addresses.iter().map(|address| address.net.addr().into()).collect(),
+        lans: lans(maps, &addresses),
+        own: addresses.iter().map(|(_, net)| net.addr().into()).collect(),
         deciding,
         seed: maps.settings()?.seed,
     })
 }
 
 /// The networks of the LANs' devices.
-fn lans(maps: &Maps, network: &Network) -> Vec<(ipnet::IpNet, u8)> {
-    let entries = maps.device_entries();
-    let lans = entries.iter().filter(|(_, device)| device.lan != 0);
-    lans.flat_map(|(&index, device)| {
-        network.addresses_of(index).map(|address| (address.network(), device.lan))
-    })
-    .collect()
+fn lans(maps: &Maps, addresses: &[(String, IpNet)]) -> Vec<(IpNet, u8)> {
+    let of_lan = |(index, device): (u32, Device)| {
+        let name = if_indextoname(index).ok()?.into_string().ok()?;
+        let networks = addresses.iter().filter(move |(on, _)| *on == name);
+        Some(networks.map(move |(_, net)| (net.trunc(), device.lan)))
+    };
+    let lans = maps.device_entries().into_iter().filter(|(_, device)| device.lan != 0);
+    lans.filter_map(of_lan).flatten().collect()
 }
 
-fn deciding(nat: &Ipv6Nat) -> Option<ipnet::IpNet> {
+fn deciding(nat: &Ipv6Nat) -> Option<IpNet> {
     match nat {
         Ipv6Nat::Source { own, decides: true } => Some((*own).into()),
         _ => None,

@@ -141,7 +141,9 @@ fn row(isp: &Isp, now: SystemTime) -> [String; 10] {
 /// The state in words: also whether it is forced, and whether a working ISP waits in its tier for lower ones to fail.
 fn state(isp: &Isp) -> String {
     let state = match (isp.state, isp.tier) {
-        (State::Up, Some(tier)) if isp.share <= 0.0 => format!("standby({tier})"),
+        (State::Up, Some(tier)) if isp.share <= 0.0 && isp.forced != Some(Forced::Down) => {
+            format!("standby({tier})")
+        }
         (state, _) => state.to_string(),
     };
     match (isp.forced, isp.state) {
@@ -275,6 +277,7 @@ daemon: running, pid 123
         assert_eq!(case(State::Down, Some(Forced::Down), 0.0), "down (forced)");
         assert_eq!(case(State::Down, Some(Forced::Up), 0.0), "down (forced up)");
         assert_eq!(case(State::Up, Some(Forced::Down), 0.5), "up (forced down)");
+        assert_eq!(case(State::Up, Some(Forced::Down), 0.0), "up (forced down)");
     }
 
     #[test]

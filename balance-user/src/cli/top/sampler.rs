@@ -18,6 +18,8 @@ use crate::top::{Host, Sample};
 
 /// The pause between samples; after one that has taken long, a longer one, so that at most a quarter of the time is spent.
 const PAUSE: Duration = Duration::from_secs(1);
+/// As much as a program's first thread has: the rules in the maps are values of hundreds of kilobytes.
+const STACK: usize = 8 << 20;
 /// So many flows, hosts and events are shown at most.
 const MOST: usize = 100;
 
@@ -30,7 +32,8 @@ impl Sampler {
         open_maps(instance)?;
         let (samples, receiver) = sync_channel(1);
         let instance = instance.to_owned();
-        thread::Builder::new().name("sampler".to_owned()).spawn(move || run(&instance, &samples))?;
+        let thread = thread::Builder::new().name("sampler".to_owned()).stack_size(STACK);
+        thread.spawn(move || run(&instance, &samples))?;
         Ok(Self(receiver))
     }
 
