@@ -37,9 +37,10 @@ pub(crate) fn is_as_kept(name: &str, size: (u16, u16), screen: &str) {
 #[track_caller]
 pub(crate) fn comes_to_be_as_kept(name: &str, size: (u16, u16), terminal: &Terminal<'_>) {
     let kept = std::fs::read_to_string(kept(name, size)).unwrap_or_default();
-    // If it does not, the comparison says how it is.
-    let _ = terminal.wait(|screen| masked(screen) == kept);
-    is_as_kept(name, size, &terminal.screen().unwrap());
+    if terminal.wait(|screen| masked(screen) == kept).is_err() {
+        // Says what it is instead.
+        is_as_kept(name, size, &terminal.screen().unwrap());
+    }
 }
 
 fn kept(name: &str, (columns, lines): (u16, u16)) -> PathBuf {

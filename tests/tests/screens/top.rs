@@ -24,8 +24,11 @@ fn top_shows_what_is_kept_and_changes_what_is_confirmed() {
         })
         .unwrap();
         top.press(&["/", "192.168.1.10", "Enter"]).unwrap();
-        let is_filtered =
-            |screen: &str| screen.contains("with \"192.168.1.10\"") && screen.contains("192.168.1.10:");
+        let is_filtered = |screen: &str| {
+            ["with \"192.168.1.10\"", "192.168.1.10:", "u up  d down"]
+                .iter()
+                .all(|part| screen.contains(part))
+        };
         top.wait(is_filtered).unwrap();
         comes_to_be_as_kept("top", size, &top);
         top.press(&["?"]).unwrap();
