@@ -28,7 +28,7 @@ pub(super) fn top(instance: &str) -> anyhow::Result<()> {
     let mut terminal =
         Terminal::new(CrosstermBackend::new(io::stdout())).context("cannot use the terminal")?;
     loop {
-        match sampler.latest() {
+        match sampler.latest()? {
             Some(Ok(sample)) => state.take(sample),
             Some(Err(error)) => state.say(error),
             None => {}

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,9 +37,16 @@ impl Sampler {
         Ok(Self(receiver))
     }
 
-    /// The latest sample, if there is a new one; or why there is none.
-    pub(super) fn latest(&self) -> Option<Result<Sample, String>> {
-        self.0.try_iter().last()
+    /// The latest sample, if there is a new one; or why there is none. Fails if there will not be any more.
+    pub(super) fn latest(&self) -> anyhow::Result<Option<Result<Sample, String>>> {
+        let mut latest = None;
+        loop {
+            match self.0.try_recv() {
+                Ok(sample) => latest = Some(sample),
+                Err(TryRecvError::Empty) => return Ok(latest),
+                Err(TryRecvError::Disconnected) => anyhow::bail!("the thread that looks has ended"),
+            }
+        }
     }
 }
 
