@@ -33,12 +33,13 @@ pub(crate) const LAB_TOOLS: [SystemTool; 3] = [
 ];
 
 /// What tests put beside it.
-const TEST_TOOLS: [SystemTool; 5] = [
+const TEST_TOOLS: [SystemTool; 6] = [
     SystemTool { program: "dnsmasq", package: "dnsmasq-base" },
     SystemTool { program: "udhcpc", package: "udhcpc" },
     SystemTool { program: "promtool", package: "prometheus" },
     SystemTool { program: "chromium", package: "chromium" },
     SystemTool { program: "chromedriver", package: "chromium-driver" },
+    SystemTool { program: "tmux", package: "tmux" },
 ];
 
 /// Runs the tests. Success is that none failed and, in CI, that none was skipped.

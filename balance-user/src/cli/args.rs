@@ -1,16 +1,34 @@
 //! What can be asked on the command line.
 
+mod change;
+mod check;
+mod doctor;
+mod events;
+mod explain;
+mod flows;
+mod flush;
+mod import;
+mod quota;
+mod run;
+mod status;
+mod tests;
+
 use std::ffi::OsString;
-use std::net::IpAddr;
-use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
 
-use super::events::Events;
-use crate::amount::parse_size;
-use crate::config::{DEFAULT_PATH, WEIGHTS};
-use crate::import;
+pub use change::{IspName, SetWeight};
+pub use check::Check;
+pub use doctor::Doctor;
+pub use events::Events;
+pub use explain::Explain;
+pub use flows::Flows;
+pub use flush::Flush;
+pub use import::Import;
+pub use quota::Quota;
+pub use run::Run;
+pub use status::Status;
 
 /// Balances the flows of a router, or of a single host, over several internet connections (ISPs). When an ISP fails,
 /// new flows use the others.
@@ -31,6 +49,10 @@ pub struct Cli {
     /// How much to tell on standard error
     #[arg(long, global = true, value_name = "LEVEL", value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
+
+    /// Whether to use colours: `auto` is where standard output is a terminal, unless `NO_COLOR` is set
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
 
     /// What to do.
     #[command(subcommand)]
@@ -58,7 +80,15 @@ Examples:
 Examples:
   balance-user status                     a table
   balance-user status -s                  one line for each ISP: its name and up, suspect, down or unknown
-  balance-user status --json | jq '.isps[] | {name, state}'")]
+  balance-user status --watch             the table, drawn anew every second
+  balance-user status --check || mail -s 'not all ISPs are up' root < /dev/null
+  balance-user status --json | jq '.isps[] | {name, state}'
+
+Exit codes with --check:
+  0  all ISPs are up
+  1  some are down, or not known to be up
+  2  none is up
+  3  that cannot be told, as nothing balances here or this is not root")]
     Status(Status),
 
     /// Show what has happened: each change of an ISP's state with its evidence and its consequence
@@ -98,6 +128,33 @@ Examples:
     /// What comes from then on is added. `status` shows what was counted.
     #[command(after_help = "Example:\n  balance-user quota LTE --set 12GB")]
     Quota(Quota),
+    /// Show which flow is on which ISP, why, and whether it goes fast
+    ///
+    /// All that conntrack knows with an ISP's mark, as it comes: with a million of them, too, the first are there at once. BYTES are those
+    /// that went through the kernel: with a + behind there are more, which went fast. Works without the daemon too.
+    #[command(after_help = "\
+Examples:
+  balance-user flows | less               all
+  balance-user flows --isp CABLE | wc -l  how many CABLE has
+  balance-user flows --source 192.168.1.10
+  balance-user flows -f                   what begins, moves and ends from now on
+  balance-user flows --json | jq -r 'select(.why.kind == \"inherited\") | .source'
+
+WHY:
+  bucket 1234              the flow's bucket is this ISP's
+  rule 3: VIDEO, bucket 7  likewise, in the policy that a rule leads to
+  stays; now ...           it would go elsewhere now, but flows do not move
+  came in by it            somebody outside began it
+  this machine's own       its socket, or the weighted default route, has chosen
+  its prefix decides       IPv6, from a prefix of this ISP")]
+    Flows(Flows),
+
+    /// Watch ISPs, flows and hosts in the terminal, and change ISPs by a key
+    ///
+    /// Rates, shares against weights, round trips and losses, what goes fast, top flows and hosts, events. ? shows the keys; whatever
+    /// changes something asks first. 80 columns and 24 lines are enough.
+    #[command(after_help = "Example:\n  balance-user top")]
+    Top,
 
     /// Drop what the fast path has learned of the flows of an ISP, or of all
     ///
@@ -121,6 +178,21 @@ Examples:
   balance-user explain --from 192.168.1.10 --to 1.1.1.1 --proto icmp --lan HOME --json")]
     Explain(Explain),
 
+    /// Find what is wrong with this machine, or may come to be, and what to do about it
+    ///
+    /// Looks at the kernel, its settings, conntrack, devices, gateways and MTUs, and at what others do: daemons, rules, routes, marks. Changes
+    /// nothing. Works without the daemon, before anything is installed, and without root as far as possible.
+    #[command(after_help = "\
+Examples:
+  balance-user doctor
+  balance-user doctor --config new.toml
+  balance-user doctor --json | jq -r '.[] | select(.severity == \"problem\") | .fix'
+
+Exit codes:
+  0  no problem; maybe warnings
+  1  a problem")]
+    Doctor(Doctor),
+
     /// Check a config and say what is wrong with it, if anything; changes nothing and needs no root
     #[command(after_help = "Example:\n  balance-user check balance.toml && systemctl reload balance")]
     Check(Check),
@@ -137,134 +209,6 @@ Examples:
     /// Stop balancing and put everything back: routes, rules, nft table, sysctls, programs and maps
     #[command(after_help = "Example:\n  balance-user stop")]
     Stop,
-}
-
-/// What `run` can be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Run {
-    /// The config
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    pub config: PathBuf,
-
-    /// Print what would be done, as commands, and do nothing; needs no root
-    #[arg(short, long)]
-    pub dry_run: bool,
-
-    /// Use these ISPs and no others, whatever their probes say
-    #[arg(value_name = "NAME")]
-    pub names: Vec<String>,
-}
-
-/// What `status` can be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Status {
-    /// One line for each ISP: name and state
-    #[arg(short, long, conflicts_with = "json")]
-    pub short: bool,
-
-    /// Everything, for programs
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What `set-weight` must be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct SetWeight {
-    /// The ISP
-    pub name: String,
-
-    /// Its weight against the weights of the others
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u16).range(i64::from(WEIGHTS.0)..=i64::from(WEIGHTS.1)))]
-    pub weight: u16,
-
-    /// Also write it to the config
-    #[arg(long)]
-    pub save: bool,
-
-    /// The config to write it to
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
-    pub config: PathBuf,
-}
-
-/// Which ISP is meant.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct IspName {
-    /// The ISP
-    pub name: String,
-}
-
-/// What `quota` must be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Quota {
-    /// The ISP
-    pub name: String,
-
-    /// What it has used in the present period: a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub set: u64,
-}
-
-/// What `flush` can be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Flush {
-    /// The ISP; all, and what goes between LANs, if none is named
-    pub name: Option<String>,
-}
-
-/// What `explain` must be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Explain {
-    /// Who begins the flow; with --local, the address that the socket is bound to, if any
-    #[arg(long, value_name = "ADDRESS", required_unless_present = "local")]
-    pub from: Option<IpAddr>,
-
-    /// To whom
-    #[arg(long, value_name = "ADDRESS")]
-    pub to: IpAddr,
-
-    /// The protocol: tcp, udp, sctp, icmp, gre, ipsec or a number
-    #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
-    pub proto: String,
-
-    /// The source port of tcp, udp and sctp; any, if it is left out
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub sport: Option<u16>,
-
-    /// The destination port of tcp, udp and sctp
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub dport: Option<u16>,
-
-    /// How the packet is marked for priority: 0 to 63, or a name such as ef
-    #[arg(long, value_name = "DSCP", default_value = "0")]
-    pub dscp: String,
-
-    /// The LAN that the flow comes from, by its name or its device; if it is left out, the one that the source is reached by
-    #[arg(long, value_name = "LAN", conflicts_with = "local")]
-    pub lan: Option<String>,
-
-    /// It is this machine itself that begins the flow
-    #[arg(long)]
-    pub local: bool,
-
-    /// Everything, for programs
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What `check` can be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Check {
-    /// The config
-    #[arg(value_name = "FILE", default_value = DEFAULT_PATH)]
-    pub config: PathBuf,
-}
-
-/// What `import` can be told.
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
-pub struct Import {
-    /// The config of Net::ISP::Balance; `-` is standard input
-    #[arg(value_name = "FILE", default_value = import::DEFAULT_PATH)]
-    pub file: PathBuf,
 }
 
 /// How much to tell.
@@ -331,169 +275,24 @@ const AFTER_HELP: &str = "\
 Examples:
   balance-user check && balance-user run  check the config, then balance
   balance-user status                     the ISPs in a table
+  balance-user top                        the same and more, live
   balance-user set-weight CABLE 3 --save  a bigger share for CABLE, for good
   balance-user down DSL                   DSL is not to be used
   balance-user auto DSL                   DSL is used when it works
   balance-user explain --help             by which ISP a flow goes, and why
+  balance-user flows                      which flow is on which ISP, and why
+  balance-user doctor                     what is wrong with this machine
   balance-user stop                       put everything back as it was
   balance-user import balance.conf        the config of Net::ISP::Balance as one for this
   Each command has more: balance-user set-weight --help
 
 Exit codes:
   0  good
-  1  failed
-  2  bad usage or config
+  1  failed, or `doctor` has found a problem
+  2  bad usage or config; `status --check` has others
 
 Files:
   /etc/balance/balance.toml               the config
   /run/balance/INSTANCE/control.sock      where the daemon listens
   /var/lib/balance/INSTANCE/events.jsonl  what has happened
   /sys/fs/bpf/balance/INSTANCE/           what balances on while the daemon is gone";
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Cli, Farewell> {
-        parse(["balance-user"].into_iter().chain(line.split_whitespace()))
-    }
-
-    #[test]
-    fn the_definition_has_no_contradictions() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn run_takes_names_and_flags_in_any_order() {
-        let cli = parsed("run CABLE -d --config /x DSL --instance lab2 --log-level debug").unwrap();
-        let names = vec!["CABLE".to_owned(), "DSL".to_owned()];
-        let run = Run { config: "/x".into(), dry_run: true, names };
-        assert_eq!(
-            cli,
-            Cli { instance: "lab2".to_owned(), log_level: LogLevel::Debug, command: Command::Run(run) }
-        );
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_system() {
-        let cli = parsed("run").unwrap();
-        assert_eq!((cli.instance.as_str(), cli.log_level), ("main", LogLevel::Info));
-        let config = DEFAULT_PATH.into();
-        assert_eq!(cli.command, Command::Run(Run { config, dry_run: false, names: Vec::new() }));
-        assert_eq!(parsed("check").unwrap().command, Command::Check(Check { config: DEFAULT_PATH.into() }));
-    }
-
-    #[test]
-    fn every_command_of_the_help_is_understood() {
-        for line in [
-            "run --dry-run",
-            "status",
-            "status -s",
-            "status --json",
-            "--instance b status --short",
-            "set-weight CABLE 1",
-            "set-weight CABLE 1000 --save --config f",
-            "up CABLE",
-            "down CABLE",
-            "auto CABLE",
-            "events",
-            "events -f --json -n 5 --isp CABLE",
-            "events --follow",
-            "quota LTE --set 12GB",
-            "quota LTE --set 0.5TiB",
-            "flush",
-            "flush CABLE",
-            "explain --from 192.168.1.2 --to 1.1.1.1 --proto udp --sport 1 --dport 53 --dscp ef --lan HOME",
-            "explain --local --to 2001:db8::1 --dport 53 --json",
-            "check f",
-            "import",
-            "import -",
-            "import f",
-            "stop",
-        ] {
-            assert!(parsed(line).is_ok(), "{line}");
-        }
-    }
-
-    #[test]
-    fn wrong_use_is_one_clear_line_and_exit_code_2() {
-        for (line, fragment) in [
-            ("set-weight", "<NAME> <N>"),
-            ("set-weight CABLE", "<N>"),
-            ("set-weight CABLE 0", "0 is not in 1..=1000"),
-            ("set-weight CABLE 1001", "1001 is not in 1..=1000"),
-            ("set-weight CABLE -1", "'-1'"),
-            ("set-weight CABLE 1.5", "invalid"),
-            ("set-weight CABLE many", "'many'"),
-            ("set-weight CABLE 3 4", "'4'"),
-            ("up", "<NAME>"),
-            ("down", "<NAME>"),
-            ("auto", "<NAME>"),
-            ("up CABLE DSL", "'DSL'"),
-            ("quota LTE", "--set"),
-            ("quota LTE --set 12", "must be a number with kB, MB, GB"),
-            ("quota --set 12GB", "<NAME>"),
-            ("flush CABLE DSL", "'DSL'"),
-            ("flush --all", "--all"),
-            ("events -n many", "many"),
-            ("events CABLE", "'CABLE'"),
-            ("stop now", "'now'"),
-            ("explain --from 192.168.1.2", "--to"),
-            ("explain --to 1.1.1.1", "--from"),
-            ("explain --from here --to 1.1.1.1", "'here'"),
-            ("explain --local --lan HOME --to 1.1.1.1", "cannot be used with"),
-            ("explain --local --to 1.1.1.1 --dport 0", "0 is not in 1..=65535"),
-            ("explain --local --to 1.1.1.1 --sport 65536", "65536 is not in 1..=65535"),
-            ("check a b", "'b'"),
-            ("import a b", "'b'"),
-            ("import --toml", "--toml"),
-            ("status -s --json", "cannot be used with"),
-            ("status --jsn", "--json"),
-            ("status CABLE", "'CABLE'"),
-            ("statsu", "status"),
-            ("--instance", "--instance"),
-            ("--instance ../x stop", "a-z"),
-            ("--instance Main stop", "a-z"),
-            ("--instance= stop", "value"),
-            ("--log-level loud stop", "loud"),
-            ("run --config", "--config"),
-            ("run --dry", "--dry-run"),
-            ("run -x", "'-x'"),
-            ("help", "'help'"),
-        ] {
-            let farewell = parsed(line).expect_err(line);
-            assert_eq!(farewell.exit_code, 2, "{line}");
-            assert!(farewell.text.starts_with("error: "), "{line}: {}", farewell.text);
-            assert_eq!(farewell.text.matches('\n').count(), 1, "{line}: {}", farewell.text);
-            assert!(farewell.text.ends_with("see balance-user --help\n"), "{line}: {}", farewell.text);
-            assert!(farewell.text.contains(fragment), "{line}: {} lacks {fragment}", farewell.text);
-        }
-    }
-
-    #[test]
-    fn help_teaches_commands_exit_codes_and_files() {
-        for line in ["--help", "-h"] {
-            let help = parsed(line).unwrap_err();
-            assert_eq!(help.exit_code, 0);
-            for part in
-                ["Usage: balance-user", "run", "set-weight", "Examples:", "Exit codes:", "balance.toml"]
-            {
-                assert!(help.text.contains(part), "{line} lacks {part}:\n{}", help.text);
-            }
-        }
-        for command in Cli::command().get_subcommands() {
-            let help = parsed(&format!("{} --help", command.get_name())).unwrap_err();
-            assert_eq!(help.exit_code, 0);
-            assert!(help.text.contains("Example"), "{}", help.text);
-        }
-    }
-
-    #[test]
-    fn nothing_to_do_is_answered_with_the_help_but_is_an_error() {
-        let farewell = parsed("").unwrap_err();
-        assert_eq!(farewell.exit_code, 2);
-        assert!(farewell.text.contains("Usage:"));
-    }
-}

@@ -1,41 +1,18 @@
 //! `events`: what has happened.
 
-use std::io;
-use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::args::Events;
 use super::output;
 use crate::announce::event::Event;
 use crate::announce::history::{self, Follower};
 
-/// What `events` can be told.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
-pub struct Events {
-    /// Go on with what happens from now on, until interrupted
-    #[arg(short, long)]
-    pub follow: bool,
-
-    /// A JSON object a line
-    #[arg(long)]
-    pub json: bool,
-
-    /// So many, the latest; all that are kept if left out, or 10 with --follow
-    #[arg(short, value_name = "N")]
-    pub number: Option<usize>,
-
-    /// Those of one ISP
-    #[arg(long, value_name = "NAME")]
-    pub isp: Option<String>,
-}
-
 /// So many events `--follow` begins with.
 const BEFORE: usize = 10;
-/// How often it looks for new ones, in milliseconds.
-const INTERVAL: u16 = 200;
+/// How often it looks for new ones.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) fn events(instance: &str, wanted: &Events) -> anyhow::Result<()> {
     let folders = history::folders(instance);
@@ -46,7 +23,7 @@ pub(super) fn events(instance: &str, wanted: &Events) -> anyhow::Result<()> {
         output::print_error("nothing has happened so far\n");
     }
     output::print(&text).context("cannot print")?;
-    while wanted.follow && is_read().context("cannot watch standard output")? {
+    while wanted.follow && output::is_read(INTERVAL).context("cannot watch standard output")? {
         for follower in &mut followers {
             let new = follower.read().context("cannot read the history")?;
             let all = Events { number: Some(usize::MAX), ..wanted.clone() };
@@ -69,18 +46,6 @@ fn render(events: &[Event], wanted: &Events) -> anyhow::Result<String> {
         if wanted.json { serde_json::to_string(event).context("cannot make JSON") } else { Ok(event.line()) }
     };
     latest.map(|event| line(event).map(|line| line + "\n")).collect()
-}
-
-/// Waits a moment; whether somebody still reads what we print. A terminal that is gone ends us by a signal.
-fn is_read() -> nix::Result<bool> {
-    let stdout = io::stdout();
-    let mut outputs = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-    // Nothing is asked for but errors, which are always told.
-    match poll(&mut outputs, PollTimeout::from(INTERVAL)) {
-        Ok(0) | Err(Errno::EINTR) => Ok(true),
-        Ok(_) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

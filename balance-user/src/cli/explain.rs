@@ -11,7 +11,6 @@ use balance_common::layout::{Forced, IspEntry, IspState};
 use balance_common::packet::protocol;
 use balance_common::{IspId, MarkMask};
 use netlink_packet_route::route::RouteType;
-use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_indextoname;
 
 use super::args::Explain;
@@ -21,6 +20,7 @@ use crate::conntrack::{self, Tracked};
 use crate::control::in_force::InForce;
 use crate::control::{Request, Response, ask};
 use crate::core::Quality;
+use crate::core::health::State;
 use crate::core::network::family_of;
 use crate::daemon::Instance;
 use crate::datapath::{Maps, Pins};
@@ -89,7 +89,7 @@ fn isps(maps: &Maps, instance: &Instance, asked: &Asked) -> anyhow::Result<BTree
     let isp = |entry: &IspEntry| IspFacts {
         name: entry.name(),
         device: entry.device(),
-        state: IspState::from(entry.states.get(family).copied().unwrap_or_default()),
+        state: State::from(IspState::from(entry.states.get(family).copied().unwrap_or_default())),
         usable: entry.usable.get(family).is_some_and(|&usable| usable != 0),
         forced: Forced::from(entry.forced),
         reason: quality.get(&entry.name()).and_then(|quality| quality.reason.clone()),
@@ -148,11 +148,6 @@ async fn follow(packet: Packet) -> Result<Way, String> {
 
 /// The addresses of a device.
 fn addresses(device: &str) -> BTreeSet<IpAddr> {
-    let all = getifaddrs().into_iter().flatten().filter(|one| one.interface_name == device);
-    let address = |one: nix::ifaddrs::InterfaceAddress| {
-        let address = one.address?;
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::from(address.ip())))
-    };
-    all.filter_map(address).collect()
+    let all = super::addresses::addresses().into_iter();
+    all.filter(|(name, _)| name == device).map(|(_, net)| net.addr()).collect()
 }

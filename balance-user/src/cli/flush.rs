@@ -27,7 +27,8 @@ pub(super) fn flush(instance: &str, name: Option<&str>) -> anyhow::Result<()> {
     output::print(&said(entries, name)).context("cannot print")
 }
 
-fn isp_named(maps: &Maps, name: &str) -> anyhow::Result<IspId> {
+/// The ISP of that name.
+pub(super) fn isp_named(maps: &Maps, name: &str) -> anyhow::Result<IspId> {
     let isps = maps.isps()?;
     let found = isps.iter().find(|(_, entry)| entry.name().eq_ignore_ascii_case(name));
     found.map(|(&isp, _)| isp).ok_or_else(|| {

@@ -1,18 +1,24 @@
 //! The commands.
 
 pub mod args;
-pub mod events;
+pub(crate) mod figures;
 pub mod output;
 pub mod report;
 
+mod addresses;
 mod change;
 mod check;
+mod doctor;
+mod events;
 mod explain;
+mod flows;
 mod flush;
 mod import;
 mod run;
+mod screen;
 pub(crate) mod status;
 mod stop;
+mod top;
 
 use args::{Cli, Command, LogLevel};
 use tracing_subscriber::filter::LevelFilter;
@@ -44,12 +50,13 @@ pub enum UsageError {
     Save(#[from] SaveError),
 }
 
-/// Carries out a command line and returns the exit code: 0 good, 1 failed, 2 bad usage or config.
+/// Carries out a command line and returns the exit code: 0 good, 1 failed, 2 bad usage or config; `--help` tells of commands with
+/// others.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     match args::parse(arguments) {
         Ok(cli) => match dispatch(cli) {
-            Ok(()) => 0,
+            Ok(code) => code,
             Err(error) => {
                 let is_usage = error.downcast_ref::<UsageError>().is_some();
                 output::print_error(&format!("error: {error:#}\n"));
@@ -64,19 +71,23 @@ pub fn main(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     }
 }
 
-fn dispatch(cli: Cli) -> anyhow::Result<()> {
+fn dispatch(cli: Cli) -> anyhow::Result<u8> {
+    use_colors(cli.color);
     match cli.command {
+        Command::Doctor(wanted) => return doctor::doctor(&cli.instance, &wanted),
+        Command::Status(status) => return status::status(&cli.instance, &status),
         Command::Run(run) => {
             start_log(cli.log_level);
             run::run(&cli.instance, &run)
         }
-        Command::Status(status) => status::status(&cli.instance, &status),
         Command::SetWeight(set) => change::set_weight(&cli.instance, &set),
         Command::Up(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Up),
         Command::Down(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Down),
         Command::Auto(isp) => change::force(&cli.instance, isp.name, crate::control::Force::Auto),
         Command::Events(events) => events::events(&cli.instance, &events),
         Command::Quota(quota) => change::set_used(&cli.instance, quota.name, quota.set),
+        Command::Flows(wanted) => flows::flows(&cli.instance, &wanted),
+        Command::Top => top::top(&cli.instance),
         Command::Flush(flush) => flush::flush(&cli.instance, flush.name.as_deref()),
         Command::Explain(asked) => explain::explain(&cli.instance, &asked),
         Command::Check(check) => check::check(&check.config),
@@ -85,7 +96,18 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
             start_log(cli.log_level);
             stop::stop(&cli.instance)
         }
+    }?;
+    Ok(0)
+}
+
+/// What is decided here holds for all that is printed.
+fn use_colors(when: clap::ColorChoice) {
+    match when {
+        clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
+        clap::ColorChoice::Always => anstream::ColorChoice::Always,
+        clap::ColorChoice::Never => anstream::ColorChoice::Never,
     }
+    .write_global();
 }
 
 /// Logs to the journal where standard error goes there, else to standard error.

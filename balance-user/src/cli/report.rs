@@ -1,10 +1,10 @@
 //! What `status` tells: one structure, from which both the JSON and the text are made.
 
+mod check;
 mod metered;
 mod policies;
 mod text;
 
-use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::control::{DeviceAcceleration, LocalTraffic};
 use crate::core::{QuotaStatus, SpillStatus};
 
+pub use self::check::check;
+pub(super) use self::policies::wrapped;
 pub use self::policies::{Policy, Share};
 pub use self::text::{render, render_short};
+pub use crate::core::health::State;
 
 /// The state of an instance. This is the JSON of `status --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,26 +110,6 @@ pub struct Isp {
     pub spill_over: Option<SpillStatus>,
 }
 
-/// Whether an ISP works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Not known yet.
-    Unknown,
-    /// It works.
-    Up,
-    /// It worked, and there is doubt.
-    Suspect,
-    /// It works, but badly.
-    Degraded,
-    /// It does not work.
-    Down,
-    /// It has not worked for long.
-    LongDown,
-    /// It comes and goes, and is kept out until it is steady.
-    Held,
-}
-
 /// What an ISP is forced to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -135,20 +118,6 @@ pub enum Forced {
     Up,
     /// Not used, whatever its probes say.
     Down,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Suspect => "suspect",
-            Self::Degraded => "degraded",
-            Self::Down => "down",
-            Self::LongDown => "long_down",
-            Self::Held => "held",
-        })
-    }
 }
 
 /// The report for programs.
@@ -206,13 +175,13 @@ pub(crate) mod samples {
 
     use super::*;
 
-    pub(super) const DAY: u64 = 86_400;
+    const DAY: u64 = 86_400;
 
-    pub(super) fn now() -> SystemTime {
+    pub(crate) fn now() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY)
     }
 
-    pub(super) fn isp(name: &str, device: &str) -> Isp {
+    pub(crate) fn isp(name: &str, device: &str) -> Isp {
         Isp {
             name: name.to_owned(),
             device: device.to_owned(),
@@ -243,7 +212,7 @@ pub(crate) mod samples {
         }
     }
 
-    pub(super) fn accelerated(device: &str, kind: &str, reason: Option<&str>) -> DeviceAcceleration {
+    pub(crate) fn accelerated(device: &str, kind: &str, reason: Option<&str>) -> DeviceAcceleration {
         DeviceAcceleration {
             device: device.to_owned(),
             kind: kind.to_owned(),

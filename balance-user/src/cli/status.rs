@@ -12,6 +12,7 @@ use nix::net::if_::if_indextoname;
 use super::args::Status;
 use super::output;
 use super::report::{self, Daemon, Forced, Isp, Policy, Report, Share, State};
+use super::screen::watch;
 use crate::config::policy::{LAST_RESORTS, LastResort, STICKY};
 use crate::conntrack;
 use crate::control::{DeviceAcceleration, LocalTraffic, Request, Response, ask};
@@ -20,16 +21,34 @@ use crate::daemon::Instance;
 use crate::datapath::{Maps, Pins, instances, marks_local_sockets};
 use crate::devices::Kind;
 
-pub(super) fn status(instance: &str, arguments: &Status) -> anyhow::Result<()> {
-    let report = gather(instance)?;
-    let text = if arguments.json {
-        report::render_json(&report)?
-    } else if arguments.short {
-        report::render_short(&report)
-    } else {
-        report::render(&report, SystemTime::now())
+/// The exit code of `status --check` where nothing can be told.
+const UNTOLD: u8 = 3;
+
+/// Returns the exit code.
+pub(super) fn status(instance: &str, arguments: &Status) -> anyhow::Result<u8> {
+    if arguments.check {
+        let (code, line) = match gather(instance) {
+            Ok(report) => report::check(&report),
+            Err(error) => (UNTOLD, format!("{error:#}\n")),
+        };
+        output::print(&line).context("cannot print")?;
+        return Ok(code);
+    }
+    let text = |width: Option<usize>| {
+        let report = gather(instance)?;
+        if arguments.json {
+            Ok(report::render_json(&report)?)
+        } else if arguments.short {
+            Ok(report::render_short(&report))
+        } else {
+            Ok(report::render(&report, SystemTime::now(), width))
+        }
     };
-    output::print(&text).context("cannot print")
+    match arguments.watch {
+        None => output::print_styled(&text(output::width())?).context("cannot print")?,
+        Some(interval) => watch(interval, text)?,
+    }
+    Ok(0)
 }
 
 /// How many flows each ISP has, where that can be counted; those that have none are left out.
@@ -66,7 +85,8 @@ pub(super) fn open_maps(name: &str) -> anyhow::Result<Maps> {
     Ok(Maps::open(&pins)?)
 }
 
-fn gather(name: &str) -> anyhow::Result<Report> {
+/// How it stands with an instance.
+pub(super) fn gather(name: &str) -> anyhow::Result<Report> {
     let instance = Instance::new(name);
     let maps = open_maps(name)?;
     let pid = instance.daemon();
@@ -147,15 +167,7 @@ fn isp(
     Ok(Isp {
         name: entry.name(),
         device: entry.device(),
-        state: match IspState::from(entry.state) {
-            IspState::Unknown => State::Unknown,
-            IspState::Up => State::Up,
-            IspState::Suspect => State::Suspect,
-            IspState::Degraded => State::Degraded,
-            IspState::Down => State::Down,
-            IspState::LongDown => State::LongDown,
-            IspState::Held => State::Held,
-        },
+        state: State::from(IspState::from(entry.state)),
         forced: match StoredForced::from(entry.forced) {
             StoredForced::No => None,
             StoredForced::Up => Some(Forced::Up),

@@ -123,7 +123,7 @@ impl Isp {
                 });
             }
             path.down_order = (order != 0).then_some(DOWN_ORDERS + u64::from(order));
-            let state = known_state(state);
+            let state = State::from(IspState::from(state));
             if state == State::Unknown {
                 continue;
             }
@@ -444,7 +444,7 @@ impl Path {
 impl Conclusion {
     /// That of an earlier daemon.
     pub(super) fn left(entry: &IspEntry) -> Self {
-        Self::new(known_state(entry.state), entry.degraded != 0, entry.forced.into())
+        Self::new(State::from(IspState::from(entry.state)), entry.degraded != 0, entry.forced.into())
     }
 
     /// The state without moments of doubt.
@@ -466,18 +466,6 @@ impl Conclusion {
         let is_down = |state| matches!(state, State::Down | State::LongDown | State::Held);
         self.forced == next.forced
             && (self.state == next.state || (is_down(self.state) && is_down(next.state)))
-    }
-}
-
-fn known_state(stored: u8) -> State {
-    match IspState::from(stored) {
-        IspState::Unknown => State::Unknown,
-        IspState::Up => State::Up,
-        IspState::Suspect => State::Suspect,
-        IspState::Degraded => State::Degraded,
-        IspState::Down => State::Down,
-        IspState::LongDown => State::LongDown,
-        IspState::Held => State::Held,
     }
 }
 

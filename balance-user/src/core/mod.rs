@@ -45,7 +45,7 @@ use isp::{DOWN_ORDERS, Isp};
 pub use meter::{Account, QuotaStatus, Reading, Record, SpillStatus, Today};
 use network::Network;
 pub(crate) use path::is_link_local;
-pub use path::name_of as family_name;
+pub use path::{name_of as family_name, why_no_way};
 use plan::Plan;
 pub use planner::nft_table_name;
 use policies::Policies;

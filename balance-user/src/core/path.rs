@@ -52,6 +52,12 @@ pub(super) fn find_next_hop(
     Ok(hop_by(network, link, gateway))
 }
 
+/// Why an ISP has no way out in a family, if so.
+#[must_use]
+pub fn why_no_way(isp: &IspConfig, family: Family, network: &Network) -> Option<String> {
+    find_next_hop(isp, family, network, None).err().map(|NoPath(why)| why)
+}
+
 /// The next hop by a device, through this gateway if there is one.
 pub(super) fn hop_by(network: &Network, link: &Link, gateway: Option<IpAddr>) -> NextHop {
     let onlink = gateway.is_some_and(|gateway| !is_on_link(network, link, gateway));

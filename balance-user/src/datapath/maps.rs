@@ -1,6 +1,8 @@
 //! The pinned maps, typed.
 
 mod flows;
+mod lookup;
+mod ruler;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,9 @@ use balance_common::layout::{
 };
 use balance_common::{Family, IspId, MAX_ISPS, PolicyId};
 use ipnet::IpNet;
+
+pub use self::lookup::{FlowCache, Incoming};
+pub use self::ruler::Ruler;
 
 use self::flows::raised;
 use self::rules::RuleMaps;

@@ -12,11 +12,12 @@ mod told;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use balance_common::layout::{Forced, IspState, PolicyEntry};
+use balance_common::layout::{Forced, PolicyEntry};
 use balance_common::{Family, IspId, MarkMask, Member, PolicyId, Sticky, build_table};
 
 use crate::conntrack::Tracked;
 use crate::control::in_force::InForce;
+use crate::core::health::State;
 use crate::core::network::family_of;
 use crate::core::protocol_name;
 use crate::nat::Ipv6Nat;
@@ -87,7 +88,7 @@ pub struct IspFacts {
     /// Its device.
     pub device: String,
     /// Whether it works.
-    pub state: IspState,
+    pub state: State,
     /// Whether it takes new flows.
     pub usable: bool,
     /// What the operator wants of it.
@@ -274,15 +275,6 @@ const fn verdict(decision: &Decision) -> &'static str {
 }
 
 fn isp(facts: &IspFacts) -> IspTold {
-    let state = match facts.state {
-        IspState::Unknown => "unknown",
-        IspState::Up => "up",
-        IspState::Suspect => "suspect",
-        IspState::Degraded => "degraded",
-        IspState::Down => "down",
-        IspState::LongDown => "long_down",
-        IspState::Held => "held",
-    };
     let reason = match facts.forced {
         Forced::No => facts.reason.clone(),
         Forced::Up => Some("forced up".to_owned()),
@@ -290,7 +282,7 @@ fn isp(facts: &IspFacts) -> IspTold {
     };
     IspTold {
         name: facts.name.clone(),
-        state,
+        state: facts.state,
         usable: facts.usable,
         reason: reason.filter(|why| !why.is_empty()),
     }

@@ -36,7 +36,7 @@ fn isp(name: &str, device: &str) -> IspFacts {
     IspFacts {
         name: name.to_owned(),
         device: device.to_owned(),
-        state: IspState::Up,
+        state: State::Up,
         usable: true,
         forced: Forced::No,
         reason: None,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::Nat;
+use crate::core::health::State;
 
 /// The answer. This is the JSON of `explain --json`; null is what is not so, or not known.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -104,7 +105,7 @@ pub struct IspTold {
     /// Its name.
     pub name: String,
     /// `up`, `suspect`, `down` or `unknown`.
-    pub state: &'static str,
+    pub state: State,
     /// Whether it takes new flows.
     pub usable: bool,
     /// Why.

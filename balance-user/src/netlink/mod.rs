@@ -12,6 +12,7 @@
 pub mod commands;
 mod delegation;
 pub mod device;
+pub mod foreign;
 mod generic;
 pub mod lookup;
 pub mod message;

@@ -8,7 +8,7 @@ use crate::config::Direction;
 pub(super) fn render(isps: &[Isp]) -> Vec<String> {
     let quotas = isps.iter().filter_map(|isp| {
         let quota = isp.quota.as_ref()?;
-        let percent = super::text::percent(quota.used as f64 * 100.0 / quota.limit as f64);
+        let percent = crate::cli::figures::percent(quota.used as f64 * 100.0 / quota.limit as f64);
         let of = match quota.direction {
             Direction::Both => "",
             Direction::Download => " of download",

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::super::figures::percent;
 use super::rounded;
-use super::text::percent;
 
 /// So long is a line, unless a single word is longer.
 const WIDTH: usize = 80;
@@ -61,7 +61,7 @@ pub(super) fn render(policies: &[Policy]) -> Vec<String> {
                 .zip(widths)
                 .flat_map(|(cell, width)| [format!("{cell:width$}"), GAP.to_owned()])
                 .collect();
-            wrapped(&cells, &shares)
+            wrapped(&cells, &shares, WIDTH)
         })
         .collect()
 }
@@ -100,7 +100,7 @@ fn of_family(isps: &[Share], share: fn(&Share) -> f64) -> Vec<String> {
 }
 
 /// Lines that begin with `first`, or as much space, and go on with as many of the words as there is room for.
-fn wrapped(first: &str, words: &[String]) -> Vec<String> {
+pub(in crate::cli) fn wrapped(first: &str, words: &[String], width: usize) -> Vec<String> {
     let mut lines = vec![first.to_owned()];
     let mut is_new = true;
     for word in words {
@@ -108,7 +108,7 @@ fn wrapped(first: &str, words: &[String]) -> Vec<String> {
         if is_new {
             line.push_str(word);
             is_new = false;
-        } else if line.chars().count() + 1 + word.chars().count() <= WIDTH {
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
             line.push(' ');
             line.push_str(word);
         } else {

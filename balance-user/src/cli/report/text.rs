@@ -1,27 +1,25 @@
 //! The report as text.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use anstyle::{AnsiColor, Style};
+
+use super::super::figures::{age, milliseconds, percent};
+use super::policies::wrapped;
 use super::{Daemon, DeviceAcceleration, Forced, Isp, LocalTraffic, Report, State};
 
-/// The report for people: a table of the ISPs, one of the policies if there are any, then a line about the daemon. `now` is what ages are counted to.
+/// Where the state is among the columns.
+const STATE: usize = 2;
+
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+const GOOD: Style = AnsiColor::Green.on_default();
+
+/// The report for people, with colours: a table of the ISPs, one of the policies if there are any, then a line about the daemon.
+/// `now` is what ages are counted to. If it would not fit in `width`, the reasons are below the ISPs and not beside them.
 #[must_use]
-pub fn render(report: &Report, now: SystemTime) -> String {
-    let header =
-        ["ISP", "DEVICE", "STATE", "SHARE", "RTT/JITTER", "LOSS", "FLOWS", "FAST", "SINCE", "REASON"]
-            .map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(header).chain(report.isps.iter().map(|isp| row(isp, now))).collect();
-    let widths: [usize; 10] = std::array::from_fn(|column| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    });
-    let mut lines: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            let cells: Vec<_> =
-                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            cells.join("  ").trim_end().to_owned()
-        })
-        .collect();
+pub fn render(report: &Report, now: SystemTime, width: Option<usize>) -> String {
+    let mut lines = isps(&report.isps, now, width);
     lines.push(String::new());
     let policies = super::policies::render(&report.policies);
     if !policies.is_empty() {
@@ -37,14 +35,60 @@ pub fn render(report: &Report, now: SystemTime) -> String {
         Daemon { running: true, pid: Some(pid) } => format!("daemon: running, pid {pid}"),
         Daemon { running: true, pid: None } => "daemon: running".to_owned(),
         Daemon { running: false, .. } => {
-            "daemon: not running; traffic is still balanced by what it left in the kernel".to_owned()
+            painted(BAD, "daemon: not running; traffic is still balanced by what it left in the kernel")
         }
     });
     lines.extend(fast_path(&report.acceleration));
     lines.push(local_traffic(&report.local_traffic));
-    lines.extend(report.failed_scripts.iter().map(|failure| format!("script {failure}")));
-    lines.extend(report.failed_announcements.iter().cloned());
+    let failures = report.failed_scripts.iter().map(|failure| format!("script {failure}"));
+    let failures = failures.chain(report.failed_announcements.iter().cloned());
+    lines.extend(failures.map(|failure| painted(DOUBTFUL, &failure)));
     lines.join("\n") + "\n"
+}
+
+/// The table of the ISPs.
+fn isps(isps: &[Isp], now: SystemTime, width: Option<usize>) -> Vec<String> {
+    let header =
+        ["ISP", "DEVICE", "STATE", "SHARE", "RTT/JITTER", "LOSS", "FLOWS", "FAST", "SINCE", "REASON"]
+            .map(str::to_owned);
+    let rows: Vec<_> = std::iter::once(header).chain(isps.iter().map(|isp| row(isp, now))).collect();
+    let widths: [usize; 10] = std::array::from_fn(|column| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    });
+    let needed = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
+    let narrow = width.filter(|&width| width < needed);
+    let styles = std::iter::once(None).chain(isps.iter().map(|isp| Some(style(isp))));
+    let lines = rows.iter().zip(styles).flat_map(|(row, style)| {
+        let columns = if narrow.is_some() { row.len() - 1 } else { row.len() };
+        let mut line = String::new();
+        for (place, (cell, width)) in row.iter().zip(widths).take(columns).enumerate() {
+            let gap = " ".repeat(width - cell.chars().count() + 2);
+            let style = style.filter(|_| place == STATE).unwrap_or_default();
+            line.extend([painted(style, cell), gap]);
+        }
+        let line = line.trim_end();
+        let reason = row.last().filter(|reason| style.is_some() && !reason.is_empty());
+        let below = narrow.zip(reason).map(|(width, reason)| {
+            let words: Vec<_> = reason.split_whitespace().map(str::to_owned).collect();
+            wrapped("  ", &words, width)
+        });
+        std::iter::once(if style.is_some() { line.to_owned() } else { painted(Style::new().bold(), line) })
+            .chain(below.unwrap_or_default())
+            .collect::<Vec<_>>()
+    });
+    lines.collect()
+}
+
+fn style(isp: &Isp) -> Style {
+    match (isp.state, isp.forced) {
+        (State::Down | State::LongDown | State::Held, _) => BAD,
+        (State::Unknown | State::Suspect | State::Degraded, _) | (_, Some(Forced::Down)) => DOUBTFUL,
+        (State::Up, _) => GOOD,
+    }
+}
+
+fn painted(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
 }
 
 /// Which devices forward known flows by themselves; and of the others, why not.
@@ -103,7 +147,9 @@ fn row(isp: &Isp, now: SystemTime) -> [String; 10] {
 fn state(isp: &Isp) -> String {
     let state = match (isp.state, isp.tier) {
         (State::Up, _) if isp.share <= 0.0 && super::metered::has_enough(isp) => "standby".to_owned(),
-        (State::Up, Some(tier)) if isp.share <= 0.0 => format!("standby({tier})"),
+        (State::Up, Some(tier)) if isp.share <= 0.0 && isp.forced != Some(Forced::Down) => {
+            format!("standby({tier})")
+        }
         (state, _) => state.to_string(),
     };
     match (isp.forced, isp.state) {
@@ -123,36 +169,18 @@ fn fast(isp: &Isp) -> Option<f64> {
     (fast + slow > 0).then(|| 100.0 * fast as f64 / (fast + slow) as f64)
 }
 
-/// Whole percents; but what is not nothing does not look like nothing.
-pub(super) fn percent(percent: f64) -> String {
-    if percent > 0.0 && percent < 0.5 { "<1%".to_owned() } else { format!("{percent:.0}%") }
-}
-
-/// Whole milliseconds, with a decimal where it says something.
-fn milliseconds(ms: Option<f64>) -> String {
-    match ms {
-        None => "-".to_owned(),
-        Some(ms) if ms < 9.95 => format!("{ms:.1}").trim_end_matches(".0").to_owned(),
-        Some(ms) => format!("{ms:.0}"),
-    }
-}
-
-/// An age in its two biggest units.
-fn age(age: Duration) -> String {
-    let seconds = age.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{minutes}m"),
-        3600..86_400 => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{DAY, isp, now, report};
+    use std::time::Duration;
+
+    use anstream::adapter::strip_str;
+
+    use super::super::samples::{isp, now, report};
     use super::*;
+
+    fn render(report: &Report, now: SystemTime) -> String {
+        strip_str(&super::render(report, now, None)).to_string()
+    }
 
     #[test]
     fn the_table_is_the_one_that_users_like() {
@@ -171,6 +199,46 @@ script /etc/balance/routes.d/10-vpn failed: exit status: 3
 mail to root@localhost failed: no answer within 30s
 ";
         assert_eq!(render(&report(), now()), expected);
+    }
+
+    #[test]
+    fn where_the_reasons_have_no_room_beside_they_are_below() {
+        let reason = "no answer from 1.1.1.1, 9.9.9.9 for 5.2 s (192.0.2.1 says host unreachable)";
+        let mut report = report();
+        report.isps[1].reason = Some(reason.to_owned());
+        let text = strip_str(&super::render(&report, now(), Some(75))).to_string();
+        let expected = "\
+ISP    DEVICE  STATE       SHARE  RTT/JITTER  LOSS  FLOWS  FAST  SINCE
+CABLE  eth0    up          75%    12/2 ms     0%    412    98%   3d02h
+DSL    ppp0    suspect     25%    180/40 ms   8%    97     0%    4m
+  no answer from 1.1.1.1, 9.9.9.9 for 5.2 s (192.0.2.1 says host
+  unreachable)
+LTE    wwan0   standby(2)  0%     -           -     -      -     -
+
+";
+        assert!(text.starts_with(expected), "{text}");
+        let wide = strip_str(&super::render(&report, now(), Some(200))).to_string();
+        assert!(wide.contains(&format!("4m     {reason}\n")), "{wide}");
+    }
+
+    #[test]
+    fn colours_say_at_a_glance_who_works() {
+        let colour = |state, forced| style(&Isp { state, forced, ..isp("A", "a") });
+        for (state, expected) in [
+            (State::Up, GOOD),
+            (State::Degraded, DOUBTFUL),
+            (State::Suspect, DOUBTFUL),
+            (State::Unknown, DOUBTFUL),
+            (State::Down, BAD),
+            (State::LongDown, BAD),
+            (State::Held, BAD),
+        ] {
+            assert_eq!(colour(state, None), expected, "{state}");
+            assert_eq!(colour(state, Some(Forced::Up)), expected, "{state}");
+        }
+        assert_eq!(colour(State::Up, Some(Forced::Down)), DOUBTFUL);
+        let text = super::render(&report(), now(), None);
+        assert!(text.contains("\u{1b}[32mup\u{1b}[0m          75%"), "{text:?}");
     }
 
     #[test]
@@ -215,21 +283,7 @@ daemon: running, pid 123
         assert_eq!(case(State::Down, Some(Forced::Down), 0.0), "down (forced)");
         assert_eq!(case(State::Down, Some(Forced::Up), 0.0), "down (forced up)");
         assert_eq!(case(State::Up, Some(Forced::Down), 0.5), "up (forced down)");
-    }
-
-    #[test]
-    fn ages_have_two_units_at_most() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m"),
-            (3599, "59m"),
-            (3900, "1h05m"),
-            (DAY, "1d00h"),
-            (400 * DAY, "400d00h"),
-        ] {
-            assert_eq!(age(Duration::from_secs(seconds)), text);
-        }
+        assert_eq!(case(State::Up, Some(Forced::Down), 0.0), "up (forced down)");
     }
 
     #[test]
@@ -237,17 +291,5 @@ daemon: running, pid 123
         let mut report = report();
         report.isps = vec![Isp { since: Some(now() + Duration::from_secs(9)), ..isp("A", "a") }];
         assert!(render(&report, now()).contains("  0s"));
-    }
-
-    #[test]
-    fn numbers_are_as_exact_as_they_need_to_be() {
-        for (ms, text) in
-            [(0.04, "0"), (0.36, "0.4"), (2.0, "2"), (9.94, "9.9"), (9.96, "10"), (180.4, "180")]
-        {
-            assert_eq!(milliseconds(Some(ms)), text);
-        }
-        for (value, text) in [(0.0, "0%"), (0.2, "<1%"), (33.333, "33%"), (100.0, "100%")] {
-            assert_eq!(percent(value), text);
-        }
     }
 }

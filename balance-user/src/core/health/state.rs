@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use balance_common::layout::IspState;
+
 /// What is believed of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,6 +58,21 @@ impl From<State> for Belief {
             State::Up | State::Degraded => Self::Up,
             State::Suspect => Self::Suspect,
             State::Down | State::LongDown | State::Held => Self::Down,
+        }
+    }
+}
+
+/// As it is stored in the `ISPS` map.
+impl From<IspState> for State {
+    fn from(stored: IspState) -> Self {
+        match stored {
+            IspState::Unknown => Self::Unknown,
+            IspState::Up => Self::Up,
+            IspState::Suspect => Self::Suspect,
+            IspState::Degraded => Self::Degraded,
+            IspState::Down => Self::Down,
+            IspState::LongDown => Self::LongDown,
+            IspState::Held => Self::Held,
         }
     }
 }

@@ -82,7 +82,7 @@ impl Maps {
         Ok(())
     }
 
-    fn life(&self) -> Result<Life, DatapathError> {
+    pub(super) fn life(&self) -> Result<Life, DatapathError> {
         let paths = self.paths.iter().map(|path| path.map_err(map_error("PATHS")));
         let paths = paths.collect::<Result<Vec<_>, DatapathError>>()?;
         Ok(Life { now: now(), lease: self.settings()?.lease, paths })
@@ -95,7 +95,7 @@ pub(super) fn raised(generations: [u32; 2]) -> [u32; 2] {
 }
 
 /// What tells whether entries are in use.
-struct Life {
+pub(super) struct Life {
     /// In nanoseconds of the monotonic clock.
     now: u64,
     /// In nanoseconds.
@@ -105,9 +105,14 @@ struct Life {
 }
 
 impl Life {
+    /// Time has passed.
+    pub(super) fn go_on(&mut self) {
+        self.now = now();
+    }
+
     /// Is it? As long as packets come, each lease is followed by another one. One that waits to be confirmed either is so
     /// very soon, or will never be.
-    fn has<A>(&self, entry: &Entry<A>) -> bool {
+    pub(super) fn has<A>(&self, entry: &Entry<A>) -> bool {
         let path = self.paths.get(usize::from(entry.path));
         let generation = path.map(|path| path.generation(entry.flags.has(Flags::FROM_ISP)));
         generation == Some(entry.generation)

@@ -12,14 +12,14 @@ use balance_common::layout::{
 use balance_common::{Flow, PolicyId};
 
 use super::{DatapathError, Maps, Pins, map_error, open};
-use crate::rules::{Rules, first};
+use crate::rules::Rules;
 
 /// The maps of policies and rules.
 pub(super) struct RuleMaps {
     policies: Array<MapData, PolicyEntry>,
-    prefixes: LpmTrie<MapData, RulePrefixKey, u16>,
-    fields: Array<MapData, RuleFields>,
-    classes: Array<MapData, RuleClass>,
+    pub(super) prefixes: LpmTrie<MapData, RulePrefixKey, u16>,
+    pub(super) fields: Array<MapData, RuleFields>,
+    pub(super) classes: Array<MapData, RuleClass>,
     /// What we have put in force; none: whatever an earlier daemon has left.
     in_force: Option<Arc<Rules>>,
 }
@@ -46,16 +46,7 @@ impl Maps {
     /// The first of the rules in force that is about a flow from that LAN with that DSCP, from 0, and the policy, or
     /// [`balance_common::layout::BYPASS`], that it leads to; without one, that of flows that no rule is about.
     pub fn ruling(&self, flow: &Flow, lan: u8, dscp: u8) -> Result<(Option<usize>, u8), DatapathError> {
-        let copy = self.active.get(&ACTIVE_RULES, 0).map_err(map_error("ACTIVE"))?;
-        let fields = Box::new(self.rules.fields.get(&(copy & 1), 0).map_err(map_error("RULE_FIELDS"))?);
-        let prefix = |is_destination, address| {
-            let key = Key::new(RULE_PREFIX_HEAD + 128, rule_prefix_key(copy, is_destination, address));
-            self.rules.prefixes.get(&key, 0).ok()
-        };
-        let class = |class| self.rules.classes.get(&class_copy(class, copy), 0).ok();
-        let rule = first(&fields, (flow, lan, dscp), prefix, class);
-        let policy = rule.and_then(|rule| fields.policies.get(rule).copied());
-        Ok((rule, policy.unwrap_or(PolicyId::DEFAULT.get())))
+        Ok(self.ruler()?.ruling(flow, lan, dscp))
     }
 
     /// Writes the policies, before anything leads to them.
