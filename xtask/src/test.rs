@@ -7,7 +7,9 @@
 use std::{
     env,
     io::{BufRead as _, BufReader},
+    num::NonZero,
     process::{Command, ExitCode, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result};
@@ -24,6 +26,9 @@ pub(crate) struct Options {
     /// Only tests with one of these in their name; all tests when none is given
     filters: Vec<String>,
 }
+
+/// How many tests the harness runs at the same time.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 /// What the lab uses.
 pub(crate) const LAB_TOOLS: [SystemTool; 3] = [
@@ -57,6 +62,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut tests = Command::new("cargo");
     tests.args(["test", "--workspace", "--locked", "--no-fail-fast", "--", "--show-output"]);
     tests.args(&options.filters);
+    if env::var_os(TEST_THREADS).is_none() {
+        // Labs mostly wait.
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        tests.env(TEST_THREADS, (cores + 1).to_string());
+    }
     let summary = run_tests(&mut tests)?;
     let in_ci = env::var("CI").is_ok_and(|value| value == "true");
     for skip in &summary.skips {

@@ -91,9 +91,11 @@ pub(crate) fn ensure_cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
 }
 
 fn install(name: &str, version: &str) -> Result<()> {
-    println!("Building {name} {version} once, which takes a few minutes.");
-    let arguments = ["install", name, "--version", version, "--locked", "--force", "--root", TOOLS_ROOT];
-    command::run(Command::new("cargo").args(arguments))
+    println!("Building {name} {version} once, which takes a minute or two.");
+    let arguments =
+        ["install", name, "--version", version, "--locked", "--debug", "--force", "--root", TOOLS_ROOT];
+    // Unoptimised, because building it takes far longer than running it.
+    command::run(Command::new("cargo").args(arguments).env("CARGO_PROFILE_DEV_DEBUG", "0"))
 }
 
 /// A program of the system, and the package of Debian and Ubuntu that has it.
