@@ -2,7 +2,10 @@
 
 mod absence;
 mod change;
+mod clock;
+mod event;
 mod forecast;
+mod ids;
 mod in_force;
 mod ipv6;
 mod isp;
@@ -23,22 +26,23 @@ pub mod rtt;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use balance_common::layout::{Forced, IspEntry};
-use balance_common::{Family, IspId, MAX_ISPS, MarkMask, PolicyId};
+use balance_common::{Family, IspId, MarkMask, PolicyId};
 use ipnet::Ipv6Net;
-use jiff::civil::Date;
 
 pub use self::policies::last_resort_of;
-use crate::announce::event::Change;
-use crate::config::{Config, Ipv6Mode, IspConfig};
+use crate::config::{Config, Ipv6Mode};
 use crate::control::in_force::InForce;
 use crate::sysctl::SysctlFacts;
 use change::Changes;
+pub use clock::Clock;
+pub use event::{Effect, Event};
 pub use forecast::Forecast;
-use health::Probe;
 pub use health::{Attempts, Traffic};
+pub use ids::TooManyIsps;
+use ids::{assign_ids, mask_of};
 pub(crate) use in_force::protocol_name;
 pub use isp::Fingerprint;
 use isp::{DOWN_ORDERS, Isp};
@@ -50,133 +54,6 @@ use plan::Plan;
 pub use planner::nft_table_name;
 use policies::Policies;
 pub(crate) use policies::refusal;
-
-/// Something that happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The network is now like this.
-    Network(Network),
-    /// A probe was answered.
-    Answered {
-        /// Of this ISP.
-        isp: IspId,
-        /// In this family.
-        family: Family,
-        /// The probe's.
-        sequence: u64,
-        /// The time it took.
-        rtt: Duration,
-    },
-    /// A probe could not be sent, or was rejected on the way.
-    Failed {
-        /// Of this ISP.
-        isp: IspId,
-        /// In this family.
-        family: Family,
-        /// The probe's.
-        sequence: u64,
-        /// Why, for the operator.
-        why: String,
-    },
-    /// What a probe asks cannot be asked by this path.
-    Inapplicable {
-        /// Of this ISP.
-        isp: IspId,
-        /// In this family.
-        family: Family,
-        /// The probe's.
-        sequence: u64,
-        /// Why, for the operator.
-        why: String,
-    },
-    /// What the ISPs' devices have sent and received so far, in packets.
-    Traffic(BTreeMap<IspId, Traffic>),
-    /// What TCP connections were asked for by the ISPs' devices so far, and how many were answered.
-    Attempts(BTreeMap<IspId, Attempts>),
-    /// Nobody could look at anything for so long: whoever calls was stopped, or the machine was asleep.
-    HeldUp(Duration),
-    /// How far the counters of the ISPs that are metered have come.
-    Volume {
-        /// The counters.
-        readings: BTreeMap<IspId, Reading>,
-        /// What the clock says.
-        today: Today,
-    },
-    /// The operator knows better what an ISP has used of its quota.
-    SetUsed {
-        /// The ISP.
-        isp: IspId,
-        /// Bytes.
-        bytes: u64,
-        /// The day on the wall.
-        today: Date,
-    },
-    /// The operator changes a weight.
-    SetWeight {
-        /// The ISP.
-        isp: IspId,
-        /// Its new weight; the nearest that it can have.
-        weight: u16,
-    },
-    /// The operator forces an ISP up or down, or lets health decide again.
-    Force {
-        /// The ISP.
-        isp: IspId,
-        /// What it should be.
-        forced: Forced,
-    },
-    /// The config is now this one.
-    Reload(Box<Config>),
-}
-
-/// Something to do once; what should last is in the plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send a probe.
-    Probe {
-        /// Of this ISP.
-        isp: IspId,
-        /// In this family.
-        family: Family,
-        /// Which.
-        probe: Probe,
-    },
-    /// Delete an ISP's conntrack entries of a family, so that its flows go by another one.
-    DeleteFlows {
-        /// The ISP.
-        isp: IspId,
-        /// The family.
-        family: Family,
-        /// Its connections cannot go on, so TCP's may be reset.
-        reset: bool,
-    },
-    /// The ISP has delegated another prefix. Once new flows are translated to that one, delete its IPv6 flows: those that
-    /// were translated to the old one have no future.
-    Renumbered {
-        /// The ISP.
-        isp: IspId,
-    },
-    /// An ISP that was unusable is usable again. Once new flows go there, those that have gone elsewhere meanwhile may follow.
-    Returned {
-        /// The ISP.
-        isp: IspId,
-        /// In this family.
-        family: Family,
-    },
-    /// Tell the operator that an ISP changed its state.
-    Announce {
-        /// The ISP's name.
-        isp: String,
-        /// What it is now.
-        state: String,
-        /// Why, if there is anything to say.
-        reason: String,
-        /// What has changed; none if it is only the first word about it.
-        change: Option<Box<Change>>,
-    },
-    /// Tell the operator of an ISP's quota.
-    AnnounceQuota(Box<Change>),
-}
 
 /// The state of an instance.
 #[derive(Debug)]
@@ -192,39 +69,6 @@ pub struct Core {
     downs: u64,
     changes: Changes,
     clock: Clock,
-}
-
-/// Two views of one moment, to turn the one into the other.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    /// The monotonic one.
-    pub instant: Instant,
-    /// Milliseconds of the Unix epoch.
-    pub epoch_ms: u64,
-}
-
-/// The config has more ISPs than the mark has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the mark mask {mask:#x} has no room for {isps} ISPs")]
-pub struct TooManyIsps {
-    mask: u32,
-    isps: usize,
-}
-
-impl Clock {
-    fn epoch_ms(&self, at: Instant) -> u64 {
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        if at >= self.instant {
-            self.epoch_ms.saturating_add(ms(at - self.instant))
-        } else {
-            self.epoch_ms.saturating_sub(ms(self.instant - at))
-        }
-    }
-
-    fn instant(&self, epoch_ms: u64) -> Instant {
-        let ago = Duration::from_millis(self.epoch_ms.saturating_sub(epoch_ms));
-        self.instant.checked_sub(ago).unwrap_or(self.instant)
-    }
 }
 
 impl Core {
@@ -586,43 +430,4 @@ pub struct Quality {
     pub quota: Option<QuotaStatus>,
     /// How full it is, if that matters.
     pub spill_over: Option<SpillStatus>,
-}
-
-fn mask_of(config: &Config) -> Result<MarkMask, TooManyIsps> {
-    let too_many = TooManyIsps { mask: config.mark_mask, isps: config.isps.len() };
-    let mask = MarkMask::new(config.mark_mask).ok_or(too_many)?;
-    if config.isps.len() > highest_id(config, mask) as usize { Err(too_many) } else { Ok(mask) }
-}
-
-/// The highest id that an ISP can have. Connections that have lost their ISP have the mark of all bits, and what no ISP can take and
-/// is refused has the two next to it, or to the highest id that there is.
-fn highest_id(config: &Config, mask: MarkMask) -> u32 {
-    let ids = mask.capacity().min(u32::from(MAX_ISPS));
-    match (policies::are_refusing(config), config.reset) {
-        (true, _) => ids.saturating_sub(3),
-        (false, true) => ids.min(mask.capacity() - 1),
-        (false, false) => ids,
-    }
-}
-
-/// Gives every ISP of the config an id that fits the mask: the one it has, or else the lowest that is free. An id must
-/// stay with its name, because conntrack marks of live flows carry it. `removed` are those whose flows have not been
-/// deleted yet.
-fn assign_ids(
-    config: &Config,
-    mask: MarkMask,
-    known: &BTreeMap<String, IspId>,
-    removed: &BTreeSet<IspId>,
-) -> Vec<(IspId, IspConfig)> {
-    let highest = highest_id(config, mask);
-    let fits = |id: &IspId| u32::from(id.get()) <= highest;
-    let known_id = |isp: &IspConfig| known.get(&isp.name).copied().filter(fits);
-    let kept: BTreeSet<IspId> = config.isps.iter().filter_map(known_id).collect();
-    // An id that was just freed still has flows; it is taken only when all others are.
-    let freed: BTreeSet<IspId> =
-        known.values().chain(removed).copied().filter(|id| !kept.contains(id) && fits(id)).collect();
-    let fresh = IspId::all().filter(|id| fits(id) && !kept.contains(id) && !freed.contains(id));
-    let mut free = fresh.chain(freed.iter().copied());
-    let with_id = |isp: &IspConfig| Some((known_id(isp).or_else(|| free.next())?, isp.clone()));
-    config.isps.iter().filter_map(with_id).collect()
 }
