@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use aya::programs::ProgramType;
 
-/// How often a condition is looked at.
+/// How long it is at least until a condition is looked at again.
 const POLL_TIME: Duration = Duration::from_millis(2);
+/// And at most. In between it is twice what a look takes, because what is waited for wants the processors, too: to ask
+/// `status` takes a process and a pass through conntrack.
+const LONGEST_POLL_TIME: Duration = Duration::from_millis(100);
 
 /// Whether tests of the lab can run here. If not, it prints why, in a line that starts with `SKIPPED: `, and the test
 /// shall return.
@@ -41,13 +44,17 @@ pub fn ready_with(programs: &[&str]) -> bool {
 /// When it does not within `timeout`; `what` is what was waited for.
 pub fn wait_until(timeout: Duration, what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {
     let deadline = Instant::now() + timeout;
-    while !condition() {
-        if Instant::now() > deadline {
+    loop {
+        let start = Instant::now();
+        if condition() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now > deadline {
             bail!("waited {timeout:?} in vain: {what}");
         }
-        std::thread::sleep(POLL_TIME);
+        std::thread::sleep((2 * (now - start)).clamp(POLL_TIME, LONGEST_POLL_TIME));
     }
-    Ok(())
 }
 
 /// The first thing that the lab needs and this machine lacks.
