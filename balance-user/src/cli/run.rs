@@ -34,7 +34,10 @@ pub(super) fn run(instance: &str, run: &Run) -> anyhow::Result<()> {
         let text = runtime.block_on(dry_run(&instance, config, &only))?;
         return output::print(&text).context("cannot print");
     }
-    let result = runtime.block_on(daemon::run(&instance, &run.config, config, &only));
+    let path = run.config.clone();
+    // A task of its own: the future that a runtime blocks on is woken by way of the kernel, even by itself.
+    let daemon = runtime.spawn(async move { Box::pin(daemon::run(&instance, &path, config, &only)).await });
+    let result = runtime.block_on(daemon).context("the daemon ended early").flatten();
     // A look-up of a name that hangs in a thread of its own is not waited for.
     runtime.shutdown_background();
     result

@@ -71,16 +71,32 @@ fn open_the_lan(lab: &Lab) {
     lab.router().feed("nft", &["-f", "-"], &forward).unwrap();
 }
 
-/// Sends it from both sides, in both families: a million flows.
+/// Sends it from both sides at once, in both families: a million flows.
 fn flood_all(lab: &Lab, transport: Transport) -> u64 {
-    let mut sent = 0;
-    for family in FAMILIES {
+    std::thread::scope(|scope| {
+        let out = scope.spawn(|| flood_out(lab, transport));
+        let back_in = scope.spawn(|| flood_in(lab, transport));
+        out.join().unwrap() + back_in.join().unwrap()
+    })
+}
+
+/// From the LAN, half a million.
+fn flood_out(lab: &Lab, transport: Transport) -> u64 {
+    let flood_out = |family| {
         let own = lan_host(0, family);
-        sent += flood(lab.lan(), transport, own, into_the_internet(own)).unwrap();
+        flood(lab.lan(), transport, own, into_the_internet(own)).unwrap()
+    };
+    FAMILIES.into_iter().map(flood_out).sum()
+}
+
+/// From the internet, as many, by way of both ISPs.
+fn flood_in(lab: &Lab, transport: Transport) -> u64 {
+    let mut sent = 0;
+    // As many flows as addresses of the LAN's flood.
+    let senders = FLOOD / (PORTS.end - PORTS.start);
+    for family in FAMILIES {
         for (number, isp) in lab.isps().iter().enumerate() {
             let to = isp.address(family);
-            // As many flows as addresses of the LAN's flood, by way of both ISPs.
-            let senders = FLOOD / (PORTS.end - PORTS.start);
             for sender in (0..senders).filter(|sender| *sender as usize % lab.isps().len() == number) {
                 let last = 100 + u16::try_from(sender).unwrap();
                 let from: IpAddr = match family {

@@ -1,118 +1,19 @@
-//! `cargo xtask test`: every test, and one honest line at the end.
+//! What the tests of all programs add up to.
 //!
 //! How a test says that it was skipped: it prints a line that starts with `SKIPPED: ` and the reason, and passes.
 //! `--show-output` makes the test harness print what passing tests wrote, once all of a test program are done, so
 //! the lines are counted here from the output alone. Ignored tests count as skipped as well.
 
-use std::{
-    env,
-    io::{BufRead as _, BufReader},
-    num::NonZero,
-    process::{Command, ExitCode, Stdio},
-    thread,
-};
-
-use anyhow::{Context, Result};
-use clap::Args;
-
-use crate::{
-    build_ebpf, command,
-    tools::{self, SystemTool},
-};
-
-/// Which tests to run.
-#[derive(Args)]
-pub(crate) struct Options {
-    /// Only tests with one of these in their name; all tests when none is given
-    filters: Vec<String>,
-}
-
-/// How many tests the harness runs at the same time.
-const TEST_THREADS: &str = "RUST_TEST_THREADS";
-
-/// What the lab uses.
-pub(crate) const LAB_TOOLS: [SystemTool; 3] = [
-    SystemTool { program: "nft", package: "nftables" },
-    SystemTool { program: "ip", package: "iproute2" },
-    SystemTool { program: "conntrack", package: "conntrack" },
-];
-
-/// What tests put beside it.
-const TEST_TOOLS: [SystemTool; 6] = [
-    SystemTool { program: "dnsmasq", package: "dnsmasq-base" },
-    SystemTool { program: "udhcpc", package: "udhcpc" },
-    SystemTool { program: "promtool", package: "prometheus" },
-    SystemTool { program: "chromium", package: "chromium" },
-    SystemTool { program: "chromedriver", package: "chromium-driver" },
-    SystemTool { program: "tmux", package: "tmux" },
-];
-
-/// Runs the tests. Success is that none failed and, in CI, that none was skipped.
-pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    build_ebpf::ensure_current()?;
-    if tools::is_root() {
-        tools::ensure_system_tools(&LAB_TOOLS)?;
-        tools::ensure_system_tools(&TEST_TOOLS)?;
-    } else {
-        println!("Not root: tests that need the kernel will be skipped.");
-    }
-    // The binaries too, because the lab runs them. In one command with the tests, so that what both depend on is
-    // built once, with one set of features.
-    command::run(Command::new("cargo").args(["build", "--workspace", "--locked", "--bins", "--tests"]))?;
-    let mut tests = Command::new("cargo");
-    tests.args(["test", "--workspace", "--locked", "--no-fail-fast", "--", "--show-output"]);
-    tests.args(&options.filters);
-    if env::var_os(TEST_THREADS).is_none() {
-        // Labs mostly wait.
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        tests.env(TEST_THREADS, (cores + 1).to_string());
-    }
-    let summary = run_tests(&mut tests)?;
-    let in_ci = env::var("CI").is_ok_and(|value| value == "true");
-    for skip in &summary.skips {
-        println!("NOT TESTED: {skip}");
-    }
-    for test in &summary.ignored {
-        println!("NOT TESTED: {test}: ignored");
-    }
-    if in_ci && summary.skipped() > 0 {
-        println!("A skipped test is a failure in CI.");
-    }
-    println!("{}", summary.line());
-    Ok(if summary.is_success(in_ci) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn run_tests(tests: &mut Command) -> Result<Summary> {
-    command::show(tests);
-    let mut child =
-        tests.stdout(Stdio::piped()).spawn().map_err(|error| command::cannot_run(tests, &error))?;
-    let output = child.stdout.take().context("the output of the tests is not piped")?;
-    let mut summary = Summary::default();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = line.context("cannot read the output of the tests")?;
-        let line = String::from_utf8_lossy(&line);
-        if summary.read(&line) {
-            println!("{line}");
-        }
-    }
-    let status = child.wait().context("cannot wait for the tests")?;
-    if !status.success() && summary.failed == 0 {
-        println!("`cargo test` failed ({status}) though no test did: a test program was not built or died.");
-        summary.failed = 1;
-    }
-    Ok(summary)
-}
-
 /// What the output of test programs adds up to.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Summary {
+pub(super) struct Summary {
     /// Tests that passed, those that said that they were skipped among them.
     passed: usize,
-    failed: usize,
+    pub(super) failed: usize,
     /// The names of the ignored tests.
-    ignored: Vec<String>,
+    pub(super) ignored: Vec<String>,
     /// The test and its reason, for each that said that it was skipped.
-    skips: Vec<String>,
+    pub(super) skips: Vec<String>,
     section: Section,
     /// The passed test whose output is being read.
     test: Option<String>,
@@ -131,7 +32,7 @@ enum Section {
 
 impl Summary {
     /// Takes one line of output into account, and tells whether it is worth showing.
-    fn read(&mut self, line: &str) -> bool {
+    pub(super) fn read(&mut self, line: &str) -> bool {
         if line == "successes:" {
             // The harness writes this heading twice: above what the tests wrote, and above their names.
             let seen = self.section == Section::PassedOutput;
@@ -165,16 +66,24 @@ impl Summary {
         }
     }
 
-    fn skipped(&self) -> usize {
+    /// Adds what another program's output adds up to.
+    pub(super) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored.extend(other.ignored);
+        self.skips.extend(other.skips);
+    }
+
+    pub(super) fn skipped(&self) -> usize {
         self.skips.len() + self.ignored.len()
     }
 
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let passed = self.passed.saturating_sub(self.skips.len());
         format!("{passed} passed, {} failed, {} skipped", self.failed, self.skipped())
     }
 
-    fn is_success(&self, in_ci: bool) -> bool {
+    pub(super) fn is_success(&self, in_ci: bool) -> bool {
         self.failed == 0 && !(in_ci && self.skipped() > 0)
     }
 }
@@ -242,7 +151,8 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 
     #[test]
     fn all_test_programs_are_summed() {
-        let (summary, _) = summary_of(&[UNIT_TESTS, LAB_TESTS].concat());
+        let (mut summary, _) = summary_of(UNIT_TESTS);
+        summary.add(summary_of(LAB_TESTS).0);
         assert_eq!(summary.line(), "2 passed, 1 failed, 2 skipped");
     }
 
@@ -273,11 +183,5 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert!(summary.is_success(false) && !summary.is_success(true));
         let summary = Summary { passed: 2, ignored: vec!["a".to_owned()], ..Summary::default() };
         assert!(summary.is_success(false) && !summary.is_success(true));
-    }
-
-    #[test]
-    fn test_programs_that_never_finish_are_a_failure() {
-        let summary = run_tests(Command::new("sh").args(["-c", "echo running 1 test; exit 101"])).unwrap();
-        assert_eq!(summary.line(), "0 passed, 1 failed, 0 skipped");
     }
 }
