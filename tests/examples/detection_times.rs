@@ -32,7 +32,23 @@ fn main() -> anyhow::Result<()> {
     jobs.extend(Fault::ALL.iter().flat_map(|&fault| traffics.map(|traffic| Job::Trials { fault, traffic })));
     jobs.retain(|job| *job != Job::Trials { fault: Fault::SaturatedUplink, traffic: Traffic::Idle });
     jobs.retain(|job| wanted.is_empty() || wanted.contains(&job.name()));
-    let (rows, waiting) = (Mutex::new(Vec::new()), Mutex::new(jobs.into_iter().enumerate()));
+    // The kernel tells of carriers at most once a second, be it in all namespaces together.
+    let (alone, together): (Vec<_>, Vec<_>) =
+        jobs.into_iter().enumerate().partition(|(_, job)| job.name() == "CarrierLoss");
+    let mut rows = run_all(together, AT_ONCE, runs)?;
+    rows.extend(run_all(alone, 1, runs)?);
+    rows.sort();
+    println!("| what happens | with | what came of it | median | p99 | false alarms |");
+    println!("|---|---|---|---|---|---|");
+    for (_, row) in rows {
+        println!("{row}");
+    }
+    Ok(())
+}
+
+/// Runs so many jobs at once, and returns their rows, each with its place in the table.
+fn run_all(jobs: Vec<(usize, Job)>, at_once: usize, runs: u32) -> anyhow::Result<Vec<(usize, String)>> {
+    let (rows, waiting) = (Mutex::new(Vec::new()), Mutex::new(jobs.into_iter()));
     let next = || waiting.lock().ok().and_then(|mut jobs| jobs.next());
     let work = || -> anyhow::Result<()> {
         while let Some((place, job)) = next() {
@@ -45,19 +61,12 @@ fn main() -> anyhow::Result<()> {
         Ok(())
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
         workers
             .into_iter()
             .try_for_each(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
-    println!("| what happens | with | what came of it | median | p99 | false alarms |");
-    println!("|---|---|---|---|---|---|");
-    let mut rows = rows.into_inner().unwrap_or_default();
-    rows.sort();
-    for (_, row) in rows {
-        println!("{row}");
-    }
-    Ok(())
+    Ok(rows.into_inner().unwrap_or_default())
 }
 
 /// A row of the table.

@@ -13,6 +13,7 @@ mod pace;
 mod punctuality;
 mod quotas;
 mod reconciler;
+mod requests;
 mod resets;
 mod scripts;
 mod stop;
@@ -21,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use balance_common::layout::Forced;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +29,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::announce::Announcer;
 use crate::config::Config;
-use crate::control::{self, Asked, Force, Request, Response, Services};
+use crate::control::{self, Asked, Response, Services};
 use crate::core::{Clock, Core, Event};
 use crate::monitor::{Failure, Outcome};
 use crate::netlink::watch::Watcher;
@@ -338,75 +338,6 @@ impl Daemon {
         let present = self.core.config();
         (config.mark_mask, config.routing, config.attach, config.fast_path.flows)
             == (present.mark_mask, present.routing, present.attach, present.fast_path.flows)
-    }
-
-    fn answer(&mut self, request: Request, asked: oneshot::Sender<Response>) -> Next {
-        let now = Instant::now();
-        let response = match request {
-            Request::Quality => Response::Quality {
-                isps: self.core.quality(now),
-                acceleration: self.kernel.acceleration(),
-                local_traffic: self.kernel.local_traffic(),
-                scripts: self.scripts.failures(),
-                announcements: self.kernel.failed_announcements(),
-            },
-            Request::InForce => Response::InForce(self.core.in_force()),
-            Request::Tallies => Response::Tallies(self.kernel.tallies()),
-            Request::Quit => {
-                let _ = asked.send(Response::Done);
-                return Next::Quit;
-            }
-            Request::SetWeight { weight, .. } if !(1..=1000).contains(&weight) => {
-                Response::Error { message: format!("weight {weight} is not between 1 and 1000") }
-            }
-            Request::SetWeight { isp, weight } => self.change(&isp, |isp| Event::SetWeight { isp, weight }),
-            Request::Force { isp, to } => {
-                let forced = match to {
-                    Force::Up => Forced::Up,
-                    Force::Down => Forced::Down,
-                    Force::Auto => Forced::No,
-                };
-                self.change(&isp, |isp| Event::Force { isp, forced })
-            }
-            Request::SetUsed { isp, bytes } => self.set_used(&isp, bytes),
-            Request::Flush { isp } => self.flush(isp.as_deref()),
-        };
-        Next::Answer(response, asked)
-    }
-
-    fn change(&mut self, name: &str, event: impl FnOnce(balance_common::IspId) -> Event) -> Response {
-        let Some(isp) = self.core.isp_named(name) else { return self.no_such_isp() };
-        self.core.handle(event(isp), Instant::now());
-        Response::Done
-    }
-
-    fn set_used(&mut self, name: &str, bytes: u64) -> Response {
-        let has_quota =
-            |id| self.core.metered().any(|(isp, config)| isp == id && config.metered.quota.is_some());
-        match self.core.isp_named(name) {
-            Some(isp) if !has_quota(isp) => {
-                Response::Error { message: format!("{name} has no quota in the config") }
-            }
-            _ => {
-                let today = self.ledger.today().date;
-                self.change(name, |isp| Event::SetUsed { isp, bytes, today })
-            }
-        }
-    }
-
-    fn flush(&mut self, name: Option<&str>) -> Response {
-        let isp = match name.map(|name| self.core.isp_named(name)) {
-            Some(None) => return self.no_such_isp(),
-            named => named.flatten(),
-        };
-        match self.kernel.flush(isp) {
-            Ok(()) => Response::Done,
-            Err(error) => Response::Error { message: error.to_string() },
-        }
-    }
-
-    fn no_such_isp(&self) -> Response {
-        Response::NoSuchIsp { isps: self.core.config().isps.iter().map(|isp| isp.name.clone()).collect() }
     }
 }
 

@@ -1,21 +1,24 @@
-//! `status`, `flows`, `events`, `explain`.
+//! The commands that say something and end, and `status --watch`.
 
-use balance_lab::{Family, Flow, IspSpec, Lab, Terminal, Transport, ready_with};
+use balance_lab::{Lab, Terminal, ready_with};
 
-use crate::support::{SIZES, ended, is_as_kept, open};
+use crate::support::{SIZES, ended, is_as_kept, open, with_a_flow};
 
-const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+/// As somebody who comes from Net::ISP::Balance has it.
+const OLD_CONFIG: &str = "\
+CABLE   cable0   isp   203.0.113.1   3
+LAN     lan0     lan
+mode=balanced
+warn_email=root@localhost
+";
 
 #[test]
 fn each_command_has_the_screen_that_is_kept() {
     if !ready_with(&["tmux"]) {
         return;
     }
-    // There is nothing to choose.
-    let lab = Lab::builder().isp(IspSpec::new("CABLE")).build().unwrap();
-    let _daemon = lab.start_up().unwrap();
-    let mut flow = Flow::open(lab.lan(), Transport::Udp, Family::V4, SOON).unwrap();
-    flow.ask().unwrap();
+    let (lab, _daemon, _flow) = with_a_flow();
+    lab.router().feed("tee", &["/run/balance.conf"], OLD_CONFIG).unwrap();
     for size in SIZES {
         for (name, words) in [
             ("status", "status"),
@@ -24,6 +27,25 @@ fn each_command_has_the_screen_that_is_kept() {
             ("flows", "flows --source 192.168.1.10"),
             ("events", "events"),
             ("explain", "explain --from 192.168.1.10 --to 203.0.113.1 --dport 443"),
+            ("check", "check /run/balance.toml"),
+            ("import", "import /run/balance.conf"),
+            ("run-dry", "run --config /run/balance.toml --dry-run"),
+            ("run-again", "run --config /run/balance.toml"),
+        ] {
+            is_as_kept(name, size, &ended(&lab, size, words));
+        }
+    }
+    for size in SIZES {
+        // So that there is nothing left to drop.
+        lab.balance_ok(&["flush"]).unwrap();
+        for (name, words) in [
+            ("set-weight", "set-weight CABLE 3"),
+            ("set-weight-unknown", "set-weight FIBRE 3"),
+            ("down", "down CABLE"),
+            ("up", "up CABLE"),
+            ("auto", "auto CABLE"),
+            ("flush", "flush"),
+            ("quota", "quota CABLE --set 1GB"),
         ] {
             is_as_kept(name, size, &ended(&lab, size, words));
         }
@@ -31,6 +53,8 @@ fn each_command_has_the_screen_that_is_kept() {
     colours_are_for_terminals(&lab);
     watching_is_drawn_anew_until_a_key(&lab);
     exit_codes_are_for_scripts(&lab);
+    is_as_kept("stop", (80, 24), &ended(&lab, (80, 24), "stop"));
+    is_as_kept("stop-again", (80, 24), &ended(&lab, (80, 24), "stop"));
 }
 
 fn colours_are_for_terminals(lab: &Lab) {

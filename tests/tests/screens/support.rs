@@ -1,10 +1,20 @@
 //! Screens, and those that are kept to compare with.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use balance_lab::{Host, Lab, Terminal, binary};
+use balance_lab::{Daemon, Family, Flow, Host, IspSpec, Lab, Terminal, Transport, binary};
 
 pub(crate) const SIZES: [(u16, u16); 2] = [(80, 24), (200, 50)];
+
+/// A lab with one ISP, so that there is nothing to choose, and a flow by it.
+pub(crate) fn with_a_flow() -> (Lab, Daemon, Flow) {
+    let lab = Lab::builder().isp(IspSpec::new("CABLE")).build().unwrap();
+    let daemon = lab.start_up().unwrap();
+    let mut flow = Flow::open(lab.lan(), Transport::Udp, Family::V4, Duration::from_secs(5)).unwrap();
+    flow.ask().unwrap();
+    (lab, daemon, flow)
+}
 
 /// Opens a terminal with `balance-user` and these words.
 pub(crate) fn open<'a>(lab: &'a Lab, size: (u16, u16), words: &str) -> Terminal<'a> {

@@ -1,21 +1,16 @@
 //! `top`, driven by keys.
 
-use balance_lab::{Family, Flow, IspSpec, Lab, Transport, ready_with};
+use balance_lab::ready_with;
 
 use crate::status::is_as_before;
-use crate::support::{SIZES, comes_to_be_as_kept, open};
-
-const SOON: std::time::Duration = std::time::Duration::from_secs(5);
+use crate::support::{SIZES, comes_to_be_as_kept, open, with_a_flow};
 
 #[test]
 fn top_shows_what_is_kept_and_changes_what_is_confirmed() {
     if !ready_with(&["tmux"]) {
         return;
     }
-    let lab = Lab::builder().isp(IspSpec::new("CABLE")).build().unwrap();
-    let _daemon = lab.start_up().unwrap();
-    let mut flow = Flow::open(lab.lan(), Transport::Udp, Family::V4, SOON).unwrap();
-    flow.ask().unwrap();
+    let (lab, _daemon, _flow) = with_a_flow();
     for size in SIZES {
         let top = open(&lab, size, "top");
         // There are rates.
