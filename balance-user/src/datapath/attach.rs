@@ -77,7 +77,7 @@ impl Datapath {
         let namespace = cgroup::network_namespace().unwrap_or(0);
         loader.override_global("NETNS", &namespace, true);
         let mut programs = loader.default_map_pin_directory(pins.folder()).load(OBJECT).map_err(Box::new)?;
-        // The verifier takes a third of the time of a start, so those for devices that few have are loaded when there is one.
+        // The verifier takes a good part of a start, so those for devices that few have are loaded when there is one.
         for hook in [LAN_INGRESS, ISP_INGRESS, EGRESS] {
             load(&mut programs, hook)?;
         }
