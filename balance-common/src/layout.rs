@@ -5,7 +5,7 @@ use crate::fast::SYN_CLASSES;
 use crate::{Address, BUCKETS, Family, MAX_ISPS, PolicyId};
 
 /// The version of all layouts here; the maps are pinned in a folder of this name.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
 /// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
 pub const ISP_ENTRIES: u32 = 1 + MAX_ISPS as u32;
@@ -151,6 +151,8 @@ pub struct Settings {
     pub generation: u32,
     /// How long an entry of the flow cache may be used before the kernel must confirm it, in nanoseconds.
     pub lease: u64,
+    /// How much longer than that at most when there are more than can be confirmed, in nanoseconds.
+    pub stretch: u64,
 }
 
 /// The value of `DEVICES`, by device index: what a device is to us.
@@ -220,16 +222,6 @@ pub struct Seen {
 impl Seen {
     /// So many packets without an answer are a flow too.
     pub const PERSISTENT: u8 = 16;
-}
-
-/// The value of `CONFIRMATIONS`: how many packets this CPU has sent to the kernel to have entries of the flow cache confirmed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Confirmations {
-    /// In this stretch of time, numbered.
-    pub window: u64,
-    /// So many.
-    pub count: u64,
 }
 
 /// Entries of `SNAPSHOTS_V4` and `SNAPSHOTS_V6` for each CPU: more than the packets that the kernel takes in together.

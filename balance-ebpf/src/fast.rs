@@ -9,20 +9,13 @@ use balance_common::Family;
 use balance_common::fast::{Entry, Flags, Headers, Key, Rewrite, Words, rewrite};
 
 use crate::count;
-use crate::maps::{CONFIRMATIONS, Cached, PATHS};
+use crate::maps::{CONFIRMATIONS, Cached, PATHS, SETTINGS};
 use crate::skb::{Direct, ETH_P_IP, ETH_P_IPV6, ETHERNET, IP, Skb};
 
 const ETH_P_8021Q: u16 = 0x8100;
 
 /// In [`Entry::vlan`]: there is a tag.
 pub(crate) const TAGGED: u16 = 0x1000;
-
-/// How many entries a CPU may send to the kernel in each window of time to have them confirmed; with more flows than that
-/// leases get longer. 2^22 ns are about 4 ms, which makes 30,000 a second: a tenth of what a CPU can do.
-const CONFIRMATIONS_PER_WINDOW: u64 = 128;
-const WINDOW_SHIFT: u32 = 22;
-/// How much longer at most, in nanoseconds: well below the time after which conntrack forgets a silent UDP flow.
-const LONGEST_STRETCH: u64 = 25_000_000_000;
 
 /// Forwards a packet if the flow cache has a valid entry for it. False if not; the packet is as it was then.
 #[inline(always)]
@@ -56,10 +49,13 @@ pub(crate) fn valid_entry<A: Cached, const L3: usize>(
     let expires = unsafe { (&raw const (*entry).expires).read_volatile() };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    if now < expires || (expires != 0 && now - expires < LONGEST_STRETCH && !may_confirm(now)) {
+    if now < expires {
         return Some(found);
     }
     if expires != 0 {
+        if !is_due(now, expires) {
+            return Some(found);
+        }
         // All that follow go to the kernel too, until one is back, or they would overtake this one.
         // SAFETY: as above.
         unsafe { (&raw mut (*entry).expires).write_volatile(0) };
@@ -67,19 +63,13 @@ pub(crate) fn valid_entry<A: Cached, const L3: usize>(
     None
 }
 
-/// May this CPU have one more entry confirmed now?
+/// Must an entry whose lease has ended be confirmed by the kernel now?
 #[inline(always)]
-fn may_confirm(now: u64) -> bool {
+fn is_due(now: u64, expired: u64) -> bool {
     let Some(confirmations) = CONFIRMATIONS.get_ptr_mut(0) else { return true };
+    let Some(settings) = SETTINGS.get(0) else { return true };
     // SAFETY: the entry belongs to this CPU.
-    let confirmations = unsafe { &mut *confirmations };
-    let window = now >> WINDOW_SHIFT;
-    if confirmations.window != window {
-        confirmations.window = window;
-        confirmations.count = 0;
-    }
-    confirmations.count += 1;
-    confirmations.count <= CONFIRMATIONS_PER_WINDOW
+    unsafe { (*confirmations).is_due(now, expired, settings.stretch) }
 }
 
 #[inline(always)]

@@ -4,11 +4,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
 use balance_common::PolicyId;
-use balance_common::fast::{Entry, Ip, Key, Snapshot, V4, V6};
+use balance_common::fast::{Confirmations, Entry, Ip, Key, Snapshot, V4, V6};
 use balance_common::layout::{
-    ACTIVE_ENTRIES, BUCKET_COPIES, BucketTable, Confirmations, Count, Device, ISP_ENTRIES, IspCounters,
-    IspEntry, LocalKey, MAX_CLASSES, MAX_RULE_PREFIXES, PATHS as PATH_ENTRIES, Path, PolicyEntry, RuleClass,
-    RuleFields, RulePrefixKey, SNAPSHOTS, Seen, Settings, Verdict,
+    ACTIVE_ENTRIES, BUCKET_COPIES, BucketTable, Count, Device, ISP_ENTRIES, IspCounters, IspEntry, LocalKey,
+    MAX_CLASSES, MAX_RULE_PREFIXES, PATHS as PATH_ENTRIES, Path, PolicyEntry, RuleClass, RuleFields,
+    RulePrefixKey, SNAPSHOTS, Seen, Settings, Verdict,
 };
 
 /// What holds for the whole instance.
@@ -84,7 +84,7 @@ pub(crate) static SNAPSHOTS_V6: PerCpuArray<Snapshot<V6>> = PerCpuArray::pinned(
 #[map]
 pub(crate) static PATHS: Array<Path> = Array::pinned(PATH_ENTRIES, 0);
 
-/// How many entries were sent to be confirmed lately.
+/// How many entries each CPU sends to be confirmed.
 #[map]
 pub(crate) static CONFIRMATIONS: PerCpuArray<Confirmations> = PerCpuArray::pinned(1, 0);
 

@@ -12,13 +12,21 @@ use crate::tcp::Bulk;
 use crate::traffic::{self, Group, Traffic};
 
 /// What a router that learns flows may want to see of one before it knows it, in packets.
-const PACKETS_TO_KNOW: u32 = 20;
+const PACKETS_TO_KNOW: u32 = 26;
 /// What any other router sees of a flow before it is measured.
 const PACKETS_TO_TRACK: u32 = 2;
 /// How long it may take to renew what it knows: a lease and a little.
 const TIME_TO_KNOW: Duration = Duration::from_millis(1200);
+/// With many flows leases are longer, and all of these begin at about the same time: it takes this long until they end at all
+/// times alike.
+const TIME_TO_SETTLE: Duration = Duration::from_secs(30);
+/// How often each of many flows sends in a sample: for longer than such a lease.
+const PASSES: u32 = 10;
 /// Most packets of a sample of new flows. Conntrack holds more, by default, also on small machines.
 const NEW_FLOWS: u32 = 40_000;
+/// So many flows need what `docs/operating.md` says of very many flows: time between the packets that conntrack has to see of each.
+const VERY_MANY_FLOWS: u32 = 300_000;
+const UDP_TIMEOUT: (&str, &str) = ("net.netfilter.nf_conntrack_udp_timeout", "120");
 /// More flows than this are forgotten after they were measured: conntrack's table is shared by all labs.
 const FLOWS_TO_KEEP: u32 = 2_000;
 
@@ -47,6 +55,9 @@ impl Site {
         let builder = Lab::builder().default_routes(case.default_routes);
         let lab = isps.fold(builder, balance_lab::Builder::isp).build()?;
         know_neighbours(&lab)?;
+        if size.flows >= VERY_MANY_FLOWS {
+            lab.router().sysctls(&[UDP_TIMEOUT])?;
+        }
         let way = if group == Group::Bulk {
             Way::Sockets(Bulk::open(&lab, core.clone())?)
         } else {
@@ -86,17 +97,23 @@ impl Site {
         if self.case.tracks && !is_new {
             ensure_room(&self.lab, flows)?;
         }
+        let is_many = !is_new && flows > packets;
         if !is_new {
             warm_up(harness, &self.lab, load, flows, self.case.learns)?;
         }
+        if is_many && self.case.learns {
+            send_for(TIME_TO_SETTLE, harness, &self.lab, load, flows)?;
+        }
+        let (samples, packets) = match (is_new, is_many) {
+            (true, _) => (samples, packets.min(NEW_FLOWS)),
+            (_, true) => (1, flows.saturating_mul(PASSES)),
+            (_, false) => (samples, packets),
+        };
         let mut all = Vec::new();
-        // Of many flows each sample is long already.
-        let samples = if flows > packets && !is_new { 1 } else { samples };
         for _ in 0..samples {
             if is_new {
                 forget_flows(&self.lab)?;
             }
-            let packets = if is_new { packets.min(NEW_FLOWS) } else { packets.max(flows) };
             all.push(harness.send(&self.lab, load, packets)?);
         }
         if is_new || flows > FLOWS_TO_KEEP {
@@ -108,13 +125,20 @@ impl Site {
 
 /// Sends every flow often enough and, to a router that learns, for long enough.
 fn warm_up(harness: &mut Harness, lab: &Lab, load: Load, flows: u32, learns: bool) -> anyhow::Result<()> {
-    let (packets, time) =
-        if learns { (PACKETS_TO_KNOW, TIME_TO_KNOW) } else { (PACKETS_TO_TRACK, Duration::ZERO) };
     let start = Instant::now();
-    let mut rounds = 0;
-    while rounds < packets || start.elapsed() < time {
+    for _ in 0..if learns { PACKETS_TO_KNOW } else { PACKETS_TO_TRACK } {
         harness.send(lab, load, flows)?;
-        rounds += 1;
+    }
+    if learns {
+        send_for(TIME_TO_KNOW.saturating_sub(start.elapsed()), harness, lab, load, flows)?;
+    }
+    Ok(())
+}
+
+fn send_for(time: Duration, harness: &mut Harness, lab: &Lab, load: Load, flows: u32) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        harness.send(lab, load, flows)?;
     }
     Ok(())
 }

@@ -5,12 +5,14 @@
 //! code runs in TC, in XDP and on the host.
 
 mod checksum;
+mod confirmations;
 mod entry;
 mod headers;
 mod rewrite;
 #[cfg(test)]
 mod tests;
 
+pub use confirmations::Confirmations;
 pub use entry::{Arrival, Departure, Entry, Flags, Key, Mac, Origin, Snapshot, learn};
 pub use headers::{Headers, L4, SYN_CLASSES, syn_class};
 pub use rewrite::{ChecksumChange, Rewrite, rewrite};

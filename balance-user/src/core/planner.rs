@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use balance_common::layout::{Device, IspEntry, IspState, Settings, path_index};
 use balance_common::{Family, IspId};
@@ -26,13 +27,16 @@ const PRIORITY_DEFAULT: u32 = 900;
 
 const MAIN_TABLE: u32 = 254;
 
+/// The kernel's own timeout for UDP that nobody answers and for echo: what counts until something has loaded conntrack.
+const FLOW_TIMEOUT: u32 = 30;
+
 /// The greatest weight of a next hop (it is stored less one in a byte).
 const MAX_HOP_WEIGHT: u32 = 256;
 
 pub(super) fn plan(core: &Core, instance: &str, facts: &SysctlFacts) -> Plan {
     Plan {
         kernel: kernel(core, instance, facts),
-        maps: maps(core),
+        maps: maps(core, facts),
         attachments: attachments(core),
         probers: probers(core),
     }
@@ -177,14 +181,28 @@ fn rules_of(core: &Core, family: Family) -> Vec<Rule> {
     rules
 }
 
-fn maps(core: &Core) -> MapPlan {
+/// How long a flow goes by the fast path until the kernel must confirm it, and how much longer when there are very many. Both
+/// together are two thirds of the time after which conntrack would forget it, so that its next packet finds it there still.
+fn lease_and_stretch(lease: Duration, flow_timeout: Option<u32>) -> (Duration, Duration) {
+    let longest = Duration::from_secs(flow_timeout.unwrap_or(FLOW_TIMEOUT).into()) * 2 / 3;
+    let lease = lease.min(longest);
+    (lease, longest.saturating_sub(lease))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn maps(core: &Core, facts: &SysctlFacts) -> MapPlan {
+    let (lease, stretch) = lease_and_stretch(core.config.fast_path.lease, facts.flow_timeout);
     let settings = Settings {
         seed: 0,
         mark_mask: core.mask.bits(),
         table: core.config.routing.table,
         priority: core.config.routing.priority,
         generation: 0,
-        lease: u64::try_from(core.config.fast_path.lease.as_nanos()).unwrap_or(u64::MAX),
+        lease: nanoseconds(lease),
+        stretch: nanoseconds(stretch),
     };
     MapPlan {
         settings,

@@ -16,9 +16,6 @@ use crate::core::{Core, Forecast, family_name};
 
 use super::resets::Teller;
 
-/// How much longer than its lease a flow may go by the fast path without conntrack seeing a packet of it, when there are very
-/// many (`LONGEST_STRETCH` of `balance-ebpf/src/fast.rs`).
-const LONGEST_STRETCH: Duration = Duration::from_secs(25);
 /// How often is looked whether flows are idle: so many times in the time for which they must be, within limits.
 const LOOKS: u32 = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -64,7 +61,7 @@ impl Failbacks {
         let terms = || {
             let mask = core.mask().bits();
             let isps = maps.isps.keys().filter_map(|&isp| Some((isp, IspMark::new(isp, mask)?))).collect();
-            Terms { forecast: core.forecast(maps, seed), isps, lost, unseen: unseen(core.config()) }
+            Terms { forecast: core.forecast(maps, seed), isps, lost, unseen: unseen(core.config(), maps) }
         };
         self.terms.send_replace(is_wanted(core.config()).then(terms));
         let is_usable = |isp: &IspId, family: Family| {
@@ -125,11 +122,11 @@ impl Terms {
     }
 }
 
-fn unseen(config: &Config) -> Duration {
+fn unseen(config: &Config, maps: &MapPlan) -> Duration {
     if config.acceleration == Acceleration::Off {
         Duration::ZERO
     } else {
-        config.fast_path.lease + LONGEST_STRETCH
+        Duration::from_nanos(maps.settings.lease + maps.settings.stretch)
     }
 }
 

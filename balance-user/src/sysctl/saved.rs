@@ -7,7 +7,7 @@ use std::{fs, mem};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{FORWARD_V6, SysctlFacts, accept_ra, rp_filter};
+use super::plan::{FLOW_TIMEOUTS, FORWARD_V6, SysctlFacts, accept_ra, rp_filter};
 use crate::core::plan::Sysctl;
 
 const PROC_SYS: &str = "/proc/sys";
@@ -84,6 +84,7 @@ impl Saved {
             rp_filter: of_each(rp_filter),
             accept_ra: of_each(accept_ra),
             ipv6: matches!(read(FORWARD_V6), Ok(Some(_))),
+            flow_timeout: FLOW_TIMEOUTS.into_iter().filter_map(|key| number(key.to_owned())).min(),
         }
     }
 

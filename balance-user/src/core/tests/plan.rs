@@ -143,6 +143,22 @@ fn a_kernel_without_ipv6_is_asked_for_none() {
 }
 
 #[test]
+fn conntrack_sees_flows_of_the_fast_path_well_before_it_forgets_them() {
+    let ages = |lease, flow_timeout| {
+        let mut config = config(isps(2));
+        config.fast_path.lease = Duration::from_secs(lease);
+        let world = World::new(config, Network::with_isps(2));
+        let settings = world.core.plan("main", &SysctlFacts { flow_timeout, ..facts() }).maps.settings;
+        [settings.lease, settings.stretch].map(|time| Duration::from_nanos(time).as_secs())
+    };
+    assert_eq!(ages(1, Some(30)), [1, 19]);
+    assert_eq!(ages(1, None), [1, 19], "that is the kernel's own");
+    assert_eq!(ages(1, Some(120)), [1, 79]);
+    assert_eq!(ages(60, Some(30)), [20, 0]);
+    assert_eq!(ages(1, Some(0)), [0, 0]);
+}
+
+#[test]
 fn local_are_our_networks_and_addresses_and_whatever_is_not_global_unicast() {
     let mut config = config(isps(2));
     config.local = vec![net("10.77.0.0/16")];
