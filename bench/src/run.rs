@@ -34,15 +34,18 @@ impl Plan {
     #[must_use]
     pub fn choose(traffics: &[String], cases: &[String]) -> (Vec<Traffic>, Vec<Case>) {
         let chosen = |name: &str, wanted: &[String]| wanted.is_empty() || wanted.iter().any(|it| name == it);
-        let traffics = traffic::ALL.into_iter().filter(|it| chosen(it.name, traffics)).collect();
+        let traffics: Vec<Traffic> =
+            traffic::ALL.into_iter().filter(|it| chosen(it.name, traffics)).collect();
         let picked: Vec<Case> = cases::ALL.into_iter().filter(|it| chosen(it.name, cases)).collect();
+        let groups: Vec<Group> = traffics.iter().map(|traffic: &Traffic| traffic.group).collect();
         let is_needed = |floor: &Case| {
-            picked.iter().any(|case| floor_of(case.entrance) == floor.name || case.name == floor.name)
+            let mut floors =
+                picked.iter().flat_map(|case| groups.iter().map(|&group| floor_of(group, case.entrance)));
+            floors.any(|needed| needed == floor.name)
         };
-        let with_floors = cases::ALL.into_iter().filter(|case| {
-            picked.iter().any(|it| it.name == case.name) || (case.is_floor() && is_needed(case))
-        });
-        (traffics, with_floors.collect())
+        let is_picked = |case: &Case| picked.iter().any(|it| it.name == case.name);
+        let with_floors = cases::ALL.into_iter().filter(|case| is_picked(case) || is_needed(case)).collect();
+        (traffics, with_floors)
     }
 
     /// Measures. What cannot be measured is in the report, with the reason.
@@ -179,7 +182,9 @@ impl Results {
 
     fn figure(&self, traffic: &Traffic, case: &Case) -> Option<Figure> {
         let spread = self.spread(traffic.name, case.name)?;
-        let floor = self.spread(traffic.name, floor_of(case.entrance)).filter(|_| !case.is_floor());
+        let floor = Some(floor_of(traffic.group, case.entrance));
+        let floor = floor.filter(|floor| *floor != case.name && !case.is_floor());
+        let floor = floor.and_then(|floor| self.spread(traffic.name, floor));
         let rounds = self.rounds.get(&(traffic.name, case.name))?;
         let sent: u64 = rounds.iter().map(|round| round.sent).sum();
         let arrived: u64 = rounds.iter().map(|round| round.arrived).sum();
@@ -212,6 +217,12 @@ mod tests {
         let (traffics, cases) = Plan::choose(&["v4-60".to_owned()], &["xdp".to_owned()]);
         assert_eq!(names(&cases), ["floor-xdp", "xdp"]);
         assert_eq!(traffics.len(), 1);
+    }
+
+    #[test]
+    fn what_grows_with_isps_has_a_floor_that_does() {
+        let (_, cases) = Plan::choose(&["isps-2".to_owned()], &["xdp".to_owned()]);
+        assert_eq!(names(&cases), ["devices-xdp", "xdp"]);
     }
 
     #[test]

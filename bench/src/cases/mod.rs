@@ -81,12 +81,15 @@ impl Case {
     }
 }
 
-/// What the harness costs where packets enter the stack, and where they come by wire.
+/// What the harness costs with traffic of this group, where packets enter the stack, and where they come by wire. How many devices
+/// packets leave by, each with a queue and a far end of its own, is the harness's choice: with more ISPs that is part of its cost.
 #[must_use]
-pub fn floor_of(entrance: Entrance) -> &'static str {
-    match entrance {
-        Entrance::Stack => "floor",
-        Entrance::Wire => "floor-xdp",
+pub fn floor_of(group: Group, entrance: Entrance) -> &'static str {
+    match (group, entrance) {
+        (Group::Isps, Entrance::Stack) => "devices",
+        (Group::Isps, Entrance::Wire) => "devices-xdp",
+        (_, Entrance::Stack) => "floor",
+        (_, Entrance::Wire) => "floor-xdp",
     }
 }
 
@@ -186,12 +189,13 @@ mod tests {
 
     #[test]
     fn every_case_has_a_floor() {
-        for case in ALL {
-            let floor = ALL.iter().find(|it| it.name == floor_of(case.entrance));
-            assert!(
-                floor.is_some_and(|floor| floor.is_floor() && floor.entrance == case.entrance),
-                "{}",
-                case.name
+        for (case, group) in ALL.into_iter().flat_map(|case| [(case, Group::Packets), (case, Group::Isps)]) {
+            let floor = ALL.iter().find(|it| it.name == floor_of(group, case.entrance)).unwrap();
+            assert!(floor.takes(group, Family::V4) && floor.entrance == case.entrance, "{}", case.name);
+            assert_eq!(
+                floor.balances,
+                group == Group::Isps,
+                "it has as many ISPs as what it is the floor of"
             );
         }
     }
