@@ -101,7 +101,7 @@ impl Flow {
 
 /// The finalizer of MurmurHash3 (fmix64): every input bit changes every output bit with probability one half.
 #[inline(always)]
-const fn mix(mut word: u64) -> u64 {
+pub(crate) const fn mix(mut word: u64) -> u64 {
     word ^= word >> 33;
     word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
     word ^= word >> 33;

@@ -1,11 +1,11 @@
 //! The layout of the maps' keys and values. All integers are in host byte order, all addresses in network
 //! byte order. A change here is a change of [`ABI`].
 
-use crate::fast::SYN_CLASSES;
+use crate::fast::{L4, SYN_CLASSES};
 use crate::{Address, BUCKETS, Family, MAX_ISPS, PolicyId};
 
 /// The version of all layouts here; the maps are pinned in a folder of this name.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// Entries of the maps that are indexed by [`crate::IspId`]; entry 0 stays empty.
 pub const ISP_ENTRIES: u32 = 1 + MAX_ISPS as u32;
@@ -151,8 +151,8 @@ pub struct Settings {
     pub generation: u32,
     /// How long an entry of the flow cache may be used before the kernel must confirm it, in nanoseconds.
     pub lease: u64,
-    /// How much longer than that at most when there are more than can be confirmed, in nanoseconds.
-    pub stretch: u64,
+    /// How much longer than that at most when there are more than can be confirmed, in nanoseconds, by [`L4`].
+    pub stretch: [u64; L4::COUNT],
 }
 
 /// The value of `DEVICES`, by device index: what a device is to us.
@@ -184,12 +184,16 @@ pub struct Path {
 }
 
 impl Path {
-    /// The generation that holds for entries from the ISP, or else for those to it.
+    /// The generation that holds for entries from the ISP, or else for those to it, as entries have it.
     #[must_use]
     #[inline(always)]
-    pub const fn generation(&self, is_from_isp: bool) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "its lower half tells generations apart for longer than entries last"
+    )]
+    pub const fn generation(&self, is_from_isp: bool) -> u16 {
         let [to, from] = self.generations;
-        if is_from_isp { from } else { to }
+        (if is_from_isp { from } else { to }) as u16
     }
 }
 
@@ -199,6 +203,12 @@ impl Path {
 pub const fn path_index(isp: u8, family: Family) -> u8 {
     (isp & MAX_ISPS) << 1 | family as u8
 }
+
+/// Entries of `INDEX_V4` and `INDEX_V6` in the object.
+pub const OBJECT_ROWS: u32 = 64;
+
+/// Entries of `FLOWS_V4` and `FLOWS_V6` in the object.
+pub const OBJECT_SLOTS: u32 = 512;
 
 /// Entries of `PATHS`.
 pub const PATHS: u32 = 2 * ISP_ENTRIES;
@@ -450,7 +460,7 @@ mod pod {
         Count, Device, IspCounters, IspEntry, Path, PolicyEntry, RuleClass, RuleFields, RulePrefixKey, Seen,
         Settings,
     };
-    use crate::fast::{Entry, Key, V4, V6};
+    use crate::fast::{Confirmations, Row, Slot, V4, V6};
 
     // SAFETY: all are repr(C), of integers only, without padding that is not a field.
     unsafe impl aya::Pod for Settings {}
@@ -475,11 +485,11 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for Seen {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Key<V4> {}
+    unsafe impl aya::Pod for Confirmations {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Key<V6> {}
+    unsafe impl aya::Pod for Row {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Entry<V4> {}
+    unsafe impl aya::Pod for Slot<V4> {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for Entry<V6> {}
+    unsafe impl aya::Pod for Slot<V6> {}
 }

@@ -6,10 +6,10 @@ use aya_ebpf::helpers::{
     bpf_skb_vlan_push,
 };
 use balance_common::Family;
-use balance_common::fast::{Entry, Flags, Headers, Key, Rewrite, Words, rewrite};
+use balance_common::fast::{Entry, Flags, Headers, Key, L4, Rewrite, Words, cache, rewrite};
 
 use crate::count;
-use crate::maps::{CONFIRMATIONS, Cached, PATHS, SETTINGS};
+use crate::maps::{CONFIRMATIONS, Cached, Flows, PATHS, SETTINGS, dimensions};
 use crate::skb::{Direct, ETH_P_IP, ETH_P_IPV6, ETHERNET, IP, Skb};
 
 const ETH_P_8021Q: u16 = 0x8100;
@@ -21,9 +21,9 @@ pub(crate) const TAGGED: u16 = 0x1000;
 #[inline(always)]
 pub(crate) fn forward<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Headers<A>, key: &Key<A>) -> bool {
     let Some(length) = skb.length_on_wire(headers) else { return false };
-    let Some(entry) = valid_entry::<A, L3>(&skb.direct(), key, length) else { return false };
+    let Some(entry) = valid_entry::<A, L3>(&skb.direct(), key, headers.l4, length) else { return false };
     // Some(false) and None do not happen here: all bytes that get written have been read.
-    send::<A, L3>(skb, headers, entry) == Some(true)
+    send::<A, L3>(skb, headers, &entry) == Some(true)
 }
 
 /// The entry by which this packet may be forwarded.
@@ -31,45 +31,44 @@ pub(crate) fn forward<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Heade
 pub(crate) fn valid_entry<A: Cached, const L3: usize>(
     packet: &Direct,
     key: &Key<A>,
+    l4: L4,
     length: u16,
-) -> Option<&'static Entry<A>> {
-    let entry = A::FLOWS.get_ptr_mut(key)?;
-    // SAFETY: entries are replaced as a whole, but for the lease, which is a word.
-    let found = unsafe { &*entry };
-    let path = PATHS.get(u32::from(found.path))?;
+) -> Option<Entry<A>> {
+    let found = cache::find(&Flows, &dimensions()?, key)?;
+    let entry = found.read(key)?;
+    let path = PATHS.get(u32::from(entry.path))?;
     // On a shared segment another router's packets may pass by.
-    let is_ours = L3 == IP || packet.destination_mac()? == found.arrives_at;
-    if path.generation(found.flags.has(Flags::FROM_ISP)) != found.generation
-        || length > found.longest
+    let is_ours = L3 == IP || packet.destination_mac()? == entry.arrives_at;
+    if path.generation(entry.flags.has(Flags::FROM_ISP)) != entry.generation
+        || length > entry.longest
         || !is_ours
     {
         return None;
     }
-    // SAFETY: as above.
-    let expires = unsafe { (&raw const (*entry).expires).read_volatile() };
     // SAFETY: the helper takes nothing.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
-    if now < expires {
-        return Some(found);
+    if now < entry.expires {
+        return Some(entry);
     }
-    if expires != 0 {
-        if !is_due(now, expires) {
-            return Some(found);
+    if entry.expires != 0 {
+        if !is_due(now, entry.expires, l4) {
+            return Some(entry);
         }
         // All that follow go to the kernel too, until one is back, or they would overtake this one.
-        // SAFETY: as above.
-        unsafe { (&raw mut (*entry).expires).write_volatile(0) };
+        found.set_expires(0);
     }
     None
 }
 
 /// Must an entry whose lease has ended be confirmed by the kernel now?
 #[inline(always)]
-fn is_due(now: u64, expired: u64) -> bool {
+fn is_due(now: u64, expired: u64, l4: L4) -> bool {
     let Some(confirmations) = CONFIRMATIONS.get_ptr_mut(0) else { return true };
-    let Some(settings) = SETTINGS.get(0) else { return true };
+    let Some(longest) = SETTINGS.get(0).and_then(|settings| settings.stretch.get(l4 as usize)) else {
+        return true;
+    };
     // SAFETY: the entry belongs to this CPU.
-    unsafe { (*confirmations).is_due(now, expired, settings.stretch) }
+    unsafe { (*confirmations).is_due(now, expired, *longest) }
 }
 
 #[inline(always)]

@@ -1,12 +1,12 @@
 //! Packets that come in: the fast path where that can be, else what must be done before the kernel sees them.
 
 use aya_ebpf::programs::TcContext;
-use balance_common::fast::{Headers, Key, Origin, V4, V6};
+use balance_common::fast::{Headers, Key, Origin, V4, V6, cache};
 use balance_common::packet::{NoFlow, flow_of, is_traffic};
 use balance_common::{Family, Flow};
 
 use crate::fast::forward;
-use crate::maps::{Cached, SETTINGS};
+use crate::maps::{Cached, Flows, SETTINGS, dimensions};
 use crate::skb::{Skb, device_of, link_layer};
 use crate::{count, learn, steer};
 
@@ -118,9 +118,10 @@ fn goes_fast<A: Cached, const L3: usize>(skb: &Skb<'_>, headers: &Headers<A>, ke
     if headers.may_go_fast() {
         return forward::<A, L3>(skb, headers, key);
     }
-    if headers.ends() && A::FLOWS.get_ptr(key).is_some() {
-        // Failing, it was gone already.
-        let _ = A::FLOWS.remove(key);
+    if headers.ends()
+        && let Some(found) = dimensions().and_then(|dimensions| cache::find(&Flows, &dimensions, key))
+    {
+        found.remove();
     }
     false
 }

@@ -1,16 +1,19 @@
 //! Learning what the kernel does with a flow's packets: a snapshot where one comes in, the difference where it leaves.
 
-use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_set_hash, bpf_set_hash_invalid};
+use aya_ebpf::helpers::{
+    bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_set_hash, bpf_set_hash_invalid,
+};
 use aya_ebpf::programs::TcContext;
 use balance_common::Family;
+use balance_common::fast::cache::Found;
 use balance_common::fast::{
-    Arrival, Departure, Entry, Flags, Headers, Key, Mac, Snapshot, V4, V6, Words, learn, syn_class,
+    Arrival, Departure, Entry, Flags, Headers, Key, Mac, Snapshot, V4, V6, Words, cache, learn, syn_class,
 };
 use balance_common::layout::{Device, SNAPSHOTS, Seen};
 
 use crate::count;
 use crate::fast::TAGGED;
-use crate::maps::{Cached, PATHS, SEEN, SETTINGS};
+use crate::maps::{CONFIRMATIONS, Cached, Flows, NEXT_SLOTS, PATHS, SEEN, SETTINGS, dimensions};
 use crate::skb::{ETHERNET, Skb, device_of};
 
 /// Remembers a packet that goes to the kernel, if its flow could be learned from it.
@@ -113,14 +116,26 @@ fn store<A: Cached, const L3: usize>(
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     entry.expires = now + settings.lease;
     entry.longest = length;
-    match A::FLOWS.get_ptr_mut(snapshot.key) {
-        // SAFETY: entries are replaced as a whole, but for the lease and the length, which are words.
-        Some(known) if unsafe { (*known).does_the_same(&entry) } => unsafe { renew(known, &entry, now) },
-        Some(_) => A::FLOWS.insert(snapshot.key, entry, 0).ok()?,
-        None if is_eligible(headers, snapshot.flow, settings.seed) => {
-            A::FLOWS.insert(snapshot.key, entry, 0).ok()?;
+    let (key, dimensions) = (&snapshot.key, dimensions()?);
+    let Some(found) = cache::find(&Flows, &dimensions, key) else {
+        if is_eligible(headers, snapshot.flow, settings.seed) {
+            let confirmations = CONFIRMATIONS.get(0)?;
+            let next = NEXT_SLOTS.get_ptr_mut(A::FAMILY as u32)?;
+            // SAFETY: the entry belongs to this CPU.
+            let next = unsafe { &mut *next };
+            if *next == 0 {
+                // SAFETY: the helper takes nothing.
+                *next = cache::first_slot(unsafe { bpf_get_smp_processor_id() }, dimensions.slots);
+            }
+            let is_in_use = |expires| confirmations.is_in_use(now, expires);
+            // Failing, there is no room, and it is learned later.
+            cache::insert(&Flows, &dimensions, key, &entry, next, is_in_use)?;
         }
-        None => {}
+        return Some(());
+    };
+    match found.read(key) {
+        Some(known) if known.does_the_same(&entry) => renew(found, &known, &entry, now),
+        _ => found.replace(key, &entry),
     }
     Some(())
 }
@@ -141,22 +156,13 @@ fn departure<const L3: usize>(skb: &Skb<'_>, device: &Device) -> Option<Departur
 
 /// Renews the lease of an entry. A packet that goes to the kernel because it is longer than those before it, while the lease holds,
 /// proves only that its length passes too.
-///
-/// # Safety
-/// The pointer must be to an entry of the flow cache.
 #[inline(always)]
-unsafe fn renew<A>(known: *mut Entry<A>, confirmed: &Entry<A>, now: u64) {
-    // SAFETY: the caller's.
-    unsafe {
-        let (expires, longest) = (&raw mut (*known).expires, &raw mut (*known).longest);
-        if now < expires.read_volatile() {
-            if longest.read_volatile() < confirmed.longest {
-                longest.write_volatile(confirmed.longest);
-            }
-        } else {
-            longest.write_volatile(confirmed.longest);
-            expires.write_volatile(confirmed.expires);
-        }
+fn renew<A: Cached>(found: Found<A>, known: &Entry<A>, confirmed: &Entry<A>, now: u64) {
+    if now >= known.expires {
+        found.set_longest(confirmed.longest);
+        found.set_expires(confirmed.expires);
+    } else if known.longest < confirmed.longest {
+        found.set_longest(confirmed.longest);
     }
 }
 

@@ -1,14 +1,15 @@
 //! Every map. Their layout is `balance_common::layout`; they are pinned by name.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray};
 use balance_common::PolicyId;
-use balance_common::fast::{Confirmations, Entry, Ip, Key, Snapshot, V4, V6};
+use balance_common::fast::{Cache, Confirmations, Dimensions, Ip, Row, Slot, Snapshot, V4, V6};
 use balance_common::layout::{
     ACTIVE_ENTRIES, BUCKET_COPIES, BucketTable, Count, Device, ISP_ENTRIES, IspCounters, IspEntry, LocalKey,
-    MAX_CLASSES, MAX_RULE_PREFIXES, PATHS as PATH_ENTRIES, Path, PolicyEntry, RuleClass, RuleFields,
-    RulePrefixKey, SNAPSHOTS, Seen, Settings, Verdict,
+    MAX_CLASSES, MAX_RULE_PREFIXES, OBJECT_ROWS, OBJECT_SLOTS, PATHS as PATH_ENTRIES, Path, PolicyEntry,
+    RuleClass, RuleFields, RulePrefixKey, SNAPSHOTS, Seen, Settings, Verdict,
 };
 
 /// What holds for the whole instance.
@@ -64,13 +65,31 @@ pub(crate) static VERDICTS: PerCpuArray<Count> = PerCpuArray::pinned(Verdict::CO
 #[map]
 pub(crate) static SEEN: LruHashMap<u64, Seen> = LruHashMap::pinned(1024, 0);
 
-/// The flow cache for IPv4; its size comes from the config too.
+/// The sizes of the flow caches, which come from the config: the daemon fills in those that it makes the maps with.
+#[unsafe(no_mangle)]
+static FLOW_ROWS: u32 = OBJECT_ROWS;
+#[unsafe(no_mangle)]
+static FLOW_SLOTS: u32 = OBJECT_SLOTS;
+
+/// The index of the flow cache for IPv4. What user space may map begins with a page, and so a row with a cache line.
 #[map]
-pub(crate) static FLOWS_V4: LruHashMap<Key<V4>, Entry<V4>> = LruHashMap::pinned(1024, 0);
+pub(crate) static INDEX_V4: Array<Row> = Array::pinned(OBJECT_ROWS, BPF_F_MMAPABLE);
 
 /// The same for IPv6.
 #[map]
-pub(crate) static FLOWS_V6: LruHashMap<Key<V6>, Entry<V6>> = LruHashMap::pinned(1024, 0);
+pub(crate) static INDEX_V6: Array<Row> = Array::pinned(OBJECT_ROWS, BPF_F_MMAPABLE);
+
+/// The flow cache for IPv4.
+#[map]
+pub(crate) static FLOWS_V4: Array<Slot<V4>> = Array::pinned(OBJECT_SLOTS, BPF_F_MMAPABLE);
+
+/// The same for IPv6.
+#[map]
+pub(crate) static FLOWS_V6: Array<Slot<V6>> = Array::pinned(OBJECT_SLOTS, BPF_F_MMAPABLE);
+
+/// The slot of the flow cache that each CPU looks at first for one to use, by family.
+#[map]
+pub(crate) static NEXT_SLOTS: PerCpuArray<u32> = PerCpuArray::pinned(2, 0);
 
 /// Packets on their way through the kernel, by token. A CPU takes a packet in and sends it on, so each has its own.
 #[map]
@@ -97,10 +116,36 @@ pub(crate) static XDP_TARGETS: DevMapHash = DevMapHash::pinned(256, 0);
 #[map]
 pub(crate) static LOCAL_MARKS: LruHashMap<u64, u32> = LruHashMap::pinned(16_384, 0);
 
+/// How large the flow caches are.
+#[inline(always)]
+pub(crate) fn dimensions() -> Option<Dimensions> {
+    // SAFETY: the values are those of the object as it was loaded, not as it was built.
+    let (rows, slots) =
+        unsafe { ((&raw const FLOW_ROWS).read_volatile(), (&raw const FLOW_SLOTS).read_volatile()) };
+    Some(Dimensions { rows, slots, seed: SETTINGS.get(0)?.seed })
+}
+
+/// The flow cache of a family.
+pub(crate) struct Flows;
+
+impl<A: Cached> Cache<A> for Flows {
+    #[inline(always)]
+    fn row(&self, number: u32) -> Option<*mut Row> {
+        A::INDEX.get_ptr_mut(number)
+    }
+
+    #[inline(always)]
+    fn slot(&self, number: u32) -> Option<*mut Slot<A>> {
+        A::FLOWS.get_ptr_mut(number)
+    }
+}
+
 /// A family that has maps of its own.
 pub(crate) trait Cached: Ip + 'static {
+    /// The index of the flow cache.
+    const INDEX: &Array<Row>;
     /// The flow cache.
-    const FLOWS: &LruHashMap<Key<Self>, Entry<Self>>;
+    const FLOWS: &Array<Slot<Self>>;
     /// Packets on their way.
     const SNAPSHOTS: &PerCpuArray<Snapshot<Self>>;
     /// The length of the IP header.
@@ -108,13 +153,15 @@ pub(crate) trait Cached: Ip + 'static {
 }
 
 impl Cached for V4 {
-    const FLOWS: &LruHashMap<Key<Self>, Entry<Self>> = &FLOWS_V4;
+    const INDEX: &Array<Row> = &INDEX_V4;
+    const FLOWS: &Array<Slot<Self>> = &FLOWS_V4;
     const SNAPSHOTS: &PerCpuArray<Snapshot<Self>> = &SNAPSHOTS_V4;
     const HEADER: usize = 20;
 }
 
 impl Cached for V6 {
-    const FLOWS: &LruHashMap<Key<Self>, Entry<Self>> = &FLOWS_V6;
+    const INDEX: &Array<Row> = &INDEX_V6;
+    const FLOWS: &Array<Slot<Self>> = &FLOWS_V6;
     const SNAPSHOTS: &PerCpuArray<Snapshot<Self>> = &SNAPSHOTS_V6;
     const HEADER: usize = 40;
 }

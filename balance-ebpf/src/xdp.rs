@@ -31,14 +31,14 @@ fn forward_family<A: Cached>(context: &XdpContext, mut packet: Direct) -> Option
     // SAFETY: the kernel hands the program a valid context.
     let device = unsafe { (*context.ctx).ingress_ifindex };
     let key = Key::new(&headers, Origin::new(device, 0, headers.l4)?);
-    let entry = valid_entry::<A, ETHERNET>(&packet, &key, headers.length)?;
+    let entry = valid_entry::<A, ETHERNET>(&packet, &key, headers.l4, headers.length)?;
     // What else there is to do is TC's.
     if !entry.flags.has(Flags::ETHERNET) || entry.vlan != 0 {
         return None;
     }
     XDP_TARGETS.redirect(entry.device, 0).ok()?;
     // From here on None does not happen: all bytes that get written have been read.
-    let rest = rewrite(&mut packet, &headers, entry)?;
+    let rest = rewrite(&mut packet, &headers, &entry)?;
     packet.set_macs(entry.ethernet)?;
     rest.update_checksum(&mut packet)?;
     count::forwarded(entry.path >> 1, entry.flags.has(Flags::FROM_ISP), counted);

@@ -24,6 +24,7 @@ mod echo;
 pub mod figures;
 mod flood;
 mod flow;
+mod flow_cache;
 mod host;
 pub mod http;
 mod isp;

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, MapData, lpm_trie};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use balance_common::fast::{Entry, Ip, Key};
+use balance_common::fast::{Dimensions, Entry, Ip, Key, cache};
 use balance_common::layout::{
     ABI, BucketTable, Device, LocalKey, PATHS, Path, Settings, bucket_copy, local_key, table_index,
 };
@@ -15,6 +15,7 @@ use balance_common::packet::LinkLayer;
 use balance_common::{Family, PolicyId};
 
 use crate::Host;
+use crate::flow_cache::FlowCache;
 
 /// The object as it is built into the daemon.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
@@ -28,10 +29,15 @@ pub const LOOPBACK: u32 = 1;
 const CONTEXT: usize = 192;
 const CONTEXT_MARK: usize = 8;
 
+/// The sizes of the flow caches.
+const ROWS: u32 = 1 << 12;
+const SLOTS: u32 = 1 << 16;
+
 /// The programs, loaded into the kernel with maps of their own, which are pinned on a host of their own.
 pub struct Steering {
     host: Host,
     programs: Ebpf,
+    next_slot: u32,
 }
 
 /// One of the programs.
@@ -63,9 +69,14 @@ impl Steering {
         let mut programs = host.run(|| -> anyhow::Result<Ebpf> {
             std::fs::create_dir_all(&folder)?;
             let mut loader = EbpfLoader::new();
-            for name in ["FLOWS_V4", "FLOWS_V6", "SEEN"] {
-                loader.map_max_entries(name, 1 << 16);
+            loader.map_max_entries("SEEN", 1 << 16);
+            for (name, entries) in
+                [("INDEX_V4", ROWS), ("INDEX_V6", ROWS), ("FLOWS_V4", SLOTS), ("FLOWS_V6", SLOTS)]
+            {
+                loader.map_max_entries(name, entries);
             }
+            loader.override_global("FLOW_ROWS", &ROWS, true);
+            loader.override_global("FLOW_SLOTS", &SLOTS, true);
             Ok(loader.default_map_pin_directory(&folder).load(OBJECT)?)
         })?;
         for (name, program) in programs.programs_mut() {
@@ -77,7 +88,7 @@ impl Steering {
             };
             loaded.with_context(|| format!("the kernel refuses {name}"))?;
         }
-        Ok(Self { host, programs })
+        Ok(Self { host, programs, next_slot: 0 })
     }
 
     /// The host that has the pins.
@@ -154,16 +165,16 @@ impl Steering {
     /// Adds an entry to the flow cache.
     ///
     /// # Errors
-    /// When the map cannot be written.
-    pub fn add_entry<A>(&mut self, key: Key<A>, entry: Entry<A>) -> anyhow::Result<()>
-    where
-        A: Ip,
-        Key<A>: Pod,
-        Entry<A>: Pod,
-    {
-        let name = if A::FAMILY == Family::V4 { "FLOWS_V4" } else { "FLOWS_V6" };
-        let map = self.programs.map_mut(name).with_context(|| format!("no map {name}"))?;
-        HashMap::<_, Key<A>, Entry<A>>::try_from(map)?.insert(key, entry, 0).context(name)
+    /// When the maps cannot be accessed, or are full.
+    pub fn add_entry<A: Ip>(&mut self, key: &Key<A>, entry: &Entry<A>) -> anyhow::Result<()> {
+        let seed = self.array::<Settings>("SETTINGS")?.get(&0, 0)?.seed;
+        let dimensions = Dimensions { rows: ROWS, slots: SLOTS, seed };
+        let cache = FlowCache::<A>::of(&self.programs, &dimensions)?;
+        if let Some(found) = cache::find(&cache, &dimensions, key) {
+            found.replace(key, entry);
+            return Ok(());
+        }
+        cache::insert(&cache, &dimensions, key, entry, &mut self.next_slot, |_| true).context("no room")
     }
 
     /// Lets XDP send packets to the loopback device.

@@ -173,11 +173,12 @@ fn maps_of_another_size_than_they_will_be_loaded_with_are_unpinned() {
         drop(Datapath::load(pins(), Attach::Auto, "/run/qdiscs".into(), 1024).unwrap());
         let all = map_ids();
         let size = |name| MapData::from_pin(pins().map(name)).unwrap().info().unwrap().max_entries();
-        let mut sizes = ["FLOWS_V4", "FLOWS_V6", "SEEN"].map(|name| (name, size(name)));
+        let mut sizes =
+            ["FLOWS_V4", "FLOWS_V6", "INDEX_V4", "INDEX_V6", "SEEN"].map(|name| (name, size(name)));
         assert_eq!(
             sizes.map(|(_, size)| size),
-            [4096; 3],
-            "room for 1024 flows of two directions, and as much again"
+            [2560, 2560, 128, 128, 4096],
+            "room for 1024 flows of two directions, and more; 32 of them in a row"
         );
         pins().prepare(&[&sizes[..], &[("NO_SUCH_MAP", 1)]].concat()).unwrap();
         assert_eq!(map_ids(), all);

@@ -17,8 +17,8 @@ pub(super) const fn change(old: u64, new: u64) -> u16 {
     fold(!fold(old) as u64 + new)
 }
 
-/// A checksum after its data changed by this.
+/// A checksum after the sum of its data changed by this.
 #[inline(always)]
-pub(super) const fn updated(checksum: u16, change: u16) -> u16 {
-    !fold(!checksum as u64 + change as u64)
+pub(super) const fn updated(checksum: u16, change: u64) -> u16 {
+    !fold(!checksum as u64 + change)
 }

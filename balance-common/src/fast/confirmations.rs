@@ -6,6 +6,9 @@ const LIMIT: u64 = 64;
 const WINDOW_SHIFT: u32 = 22;
 const WINDOW: u64 = 1 << WINDOW_SHIFT;
 
+/// Leases get no longer than by so many nanoseconds.
+const MOST: u64 = 120_000_000_000;
+
 /// The value of `CONFIRMATIONS`: what a CPU has sent to the kernel to be confirmed, and how far it stretches leases so that
 /// this does not become too much. Zeros to begin with.
 ///
@@ -24,10 +27,10 @@ pub struct Confirmations {
 
 impl Confirmations {
     /// Must an entry whose lease ended at `expired` be confirmed `now` (both in nanoseconds)? If not it may be used, but for no longer
-    /// than `longest` nanoseconds after that.
+    /// than `longest` nanoseconds after that, in which its protocol's flows are remembered by conntrack.
     #[inline(always)]
     pub const fn is_due(&mut self, now: u64, expired: u64, longest: u64) -> bool {
-        self.enter(now >> WINDOW_SHIFT, longest);
+        self.enter(now >> WINDOW_SHIFT);
         let overdue = now - expired;
         let must = overdue >= longest;
         if !must && overdue < self.stretch {
@@ -37,8 +40,21 @@ impl Confirmations {
         must || self.count <= LIMIT
     }
 
+    /// May packets still go by an entry whose lease ends at `expires`?
+    #[must_use]
     #[inline(always)]
-    const fn enter(&mut self, window: u64, longest: u64) {
+    pub const fn is_in_use(&self, now: u64, expires: u64) -> bool {
+        now < expires.saturating_add(self.stretch)
+    }
+
+    /// How much longer than said leases are now, in nanoseconds, but for a few windows.
+    #[must_use]
+    pub const fn stretch(&self) -> u64 {
+        self.stretch
+    }
+
+    #[inline(always)]
+    const fn enter(&mut self, window: u64) {
         let passed = window.wrapping_sub(self.window);
         if passed == 0 {
             return;
@@ -47,7 +63,7 @@ impl Confirmations {
         // each that is not; when there is little to confirm, sooner.
         self.stretch = if passed == 1 && self.count > LIMIT {
             let longer = self.stretch + WINDOW;
-            if longer < longest { longer } else { longest }
+            if longer < MOST { longer } else { MOST }
         } else if passed == 1 && self.count >= LIMIT / 2 {
             self.stretch.saturating_sub(WINDOW)
         } else if passed < 64 {

@@ -1,6 +1,6 @@
 //! The flow cache: keys, entries, and learning them.
 
-use super::checksum::{change, fold};
+use super::checksum::change;
 use super::{Headers, Ip, L4};
 
 /// A device's index, a VLAN and a transport protocol: where and as what a packet comes in.
@@ -31,7 +31,7 @@ impl Origin {
 
 /// The key of the flow cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Key<A> {
     /// From where.
     pub source: A,
@@ -96,10 +96,17 @@ pub struct Entry<A> {
     /// Until when, in nanoseconds of the coarse monotonic clock. 0 once a packet has gone to the kernel to have the entry
     /// confirmed.
     pub expires: u64,
-    /// To which Ethernet address the flow's packets come.
-    pub arrives_at: Mac,
+    /// What tells whether the rest, but for the lease and the length, was written together, and for this key; see
+    /// [`super::cache`].
+    pub seal: u32,
     /// The longest packet that the kernel has let through, in bytes from the IP header: longer ones are its business.
     pub longest: u16,
+    /// The lower half of the generation of [`Self::path`] for this way: if that has another one now, this entry is void.
+    pub generation: u16,
+    /// To which Ethernet address the flow's packets come.
+    pub arrives_at: Mac,
+    /// The VLAN tag to send it with, and bit 12 set (which no tag has in use) if there is one.
+    pub vlan: u16,
     /// Destination and source of the new Ethernet header.
     pub ethernet: [u32; 3],
     /// By the device of this index.
@@ -114,18 +121,12 @@ pub struct Entry<A> {
     pub mark: u32,
     /// Its priority, likewise.
     pub priority: u32,
-    /// The generation of [`Self::path`] for this way: if that has another one now, this entry is void.
-    pub generation: u32,
+    /// What the new addresses change checksums by.
+    pub address_change: u16,
     /// The index in `PATHS`.
     pub path: u8,
     /// Facts.
     pub flags: Flags,
-    /// The VLAN tag to send it with, and bit 12 set (which no tag has in use) if there is one.
-    pub vlan: u16,
-    /// What the new addresses change the transport checksum by.
-    pub address_change: u16,
-    /// What the new addresses and the hop change the IPv4 header checksum by.
-    pub header_change: u16,
 }
 
 /// A packet as it came in, until it leaves.
@@ -215,8 +216,11 @@ pub fn learn<A: Ip>(before: &Snapshot<A>, after: &Headers<A>, departure: &Depart
         change(old.source.sum() + old.destination.sum(), after.source.sum() + after.destination.sum());
     Some(Entry {
         expires: 0,
-        arrives_at: before.arrived_at,
+        seal: 0,
         longest: 0,
+        generation: 0,
+        arrives_at: before.arrived_at,
+        vlan: departure.vlan,
         ethernet: departure.ethernet.unwrap_or_default(),
         device: departure.device,
         source: after.source,
@@ -224,12 +228,9 @@ pub fn learn<A: Ip>(before: &Snapshot<A>, after: &Headers<A>, departure: &Depart
         ports: after.ports,
         mark: departure.mark,
         priority: departure.priority,
-        generation: 0,
+        address_change,
         path: crate::layout::path_index(before.isp | departure.isp, A::FAMILY),
         flags: Flags::ETHERNET.when(departure.ethernet.is_some()).and(Flags::FROM_ISP.when(before.isp != 0)),
-        vlan: departure.vlan,
-        address_change,
-        header_change: fold(u64::from(address_change) + u64::from(HOP)),
     })
 }
 
@@ -251,9 +252,6 @@ impl<A: PartialEq> Entry<A> {
             && self.vlan == other.vlan
     }
 }
-
-/// What one hop less changes the sum of a header by: the word of which the time to live is the first byte.
-const HOP: u16 = change(0x0100_u16.to_be() as u64, 0);
 
 const fn echo_kind(ports: u32) -> [u8; 2] {
     let [_, _, kind, code] = ports.to_ne_bytes();

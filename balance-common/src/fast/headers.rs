@@ -28,6 +28,11 @@ pub enum L4 {
     Echo = 2,
 }
 
+impl L4 {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+}
+
 /// What the fast path needs to know of a packet: of TCP, UDP or ICMP echo, no fragment, without IP options or extension headers, and
 /// with a right header checksum. Anything else has none.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,6 +4,7 @@
 //! an [`Entry`] of the flow cache ([`learn`]), by which the next packets of the flow are rewritten ([`rewrite`]). The same
 //! code runs in TC, in XDP and on the host.
 
+pub mod cache;
 mod checksum;
 mod confirmations;
 mod entry;
@@ -12,6 +13,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{Cache, Dimensions, Row, Slot};
 pub use confirmations::Confirmations;
 pub use entry::{Arrival, Departure, Entry, Flags, Key, Mac, Origin, Snapshot, learn};
 pub use headers::{Headers, L4, SYN_CLASSES, syn_class};

@@ -4,6 +4,9 @@ use super::checksum::{change, updated};
 use super::{Entry, Headers, Ip, L4, Words};
 use crate::Family;
 
+/// What one hop less changes the sum of a header by: the word of which the time to live is the first byte.
+const HOP: u16 = change(0x0100_u16.to_be() as u64, 0);
+
 /// What the new addresses and ports mean for the transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChecksumChange {
@@ -37,7 +40,7 @@ pub fn rewrite<A: Ip, W: Words + ?Sized>(
         Family::V4 => {
             let checksum: u16 = packet.get(l3 + 10)?;
             packet.set(l3 + 8, headers.ttl.wrapping_sub(1))?;
-            packet.set(l3 + 10, updated(checksum, entry.header_change))?;
+            packet.set(l3 + 10, updated(checksum, u64::from(entry.address_change) + u64::from(HOP)))?;
         }
         Family::V6 => packet.set(l3 + 7, headers.ttl.wrapping_sub(1))?,
     }
@@ -86,7 +89,7 @@ impl Rewrite {
         if self.is_udp && before == 0 {
             return Some(());
         }
-        let after = updated(before, all);
+        let after = updated(before, u64::from(all));
         packet.set(self.checksum, if self.is_udp && after == 0 { 0xffff } else { after })
     }
 }

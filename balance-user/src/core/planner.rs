@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use balance_common::fast::L4;
 use balance_common::layout::{Device, IspEntry, IspState, Settings, path_index};
 use balance_common::{Family, IspId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -16,7 +17,7 @@ use super::{Core, ipv6, select};
 use crate::config::policy::lan_number;
 use crate::config::{Acceleration, RouteConfig};
 use crate::nat::{self, NatIsp, Standing, local_chains, networks, nft_table, refuse, reset};
-use crate::sysctl::{self, SysctlFacts};
+use crate::sysctl::{self, FlowTimeouts, SysctlFacts};
 
 /// Offsets into our priorities. Routes of the main table but its default ones come first, so that LANs, VPNs
 /// and what a routing daemon knows is never sent to an ISP.
@@ -181,12 +182,15 @@ fn rules_of(core: &Core, family: Family) -> Vec<Rule> {
     rules
 }
 
-/// How long a flow goes by the fast path until the kernel must confirm it, and how much longer when there are very many. Both
-/// together are two thirds of the time after which conntrack would forget it, so that its next packet finds it there still.
-fn lease_and_stretch(lease: Duration, flow_timeout: Option<u32>) -> (Duration, Duration) {
-    let longest = Duration::from_secs(flow_timeout.unwrap_or(FLOW_TIMEOUT).into()) * 2 / 3;
-    let lease = lease.min(longest);
-    (lease, longest.saturating_sub(lease))
+/// How long a flow goes by the fast path until the kernel must confirm it, and how much longer, by protocol, when there are very
+/// many. Both together are two thirds of the time after which conntrack would forget it, so that its next packet finds it there
+/// still. Connections of TCP are remembered for longer, but for none is it to take longer than for UDP until a change of the
+/// firewall counts.
+fn lease_and_stretch(lease: Duration, timeouts: FlowTimeouts) -> (Duration, [Duration; L4::COUNT]) {
+    let longest = |timeout: Option<u32>| Duration::from_secs(timeout.unwrap_or(FLOW_TIMEOUT).into()) * 2 / 3;
+    let (udp, echo) = (longest(timeouts.udp), longest(timeouts.echo));
+    let lease = lease.min(udp).min(echo);
+    (lease, [udp, udp, echo].map(|longest| longest.saturating_sub(lease)))
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -194,7 +198,7 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 fn maps(core: &Core, facts: &SysctlFacts) -> MapPlan {
-    let (lease, stretch) = lease_and_stretch(core.config.fast_path.lease, facts.flow_timeout);
+    let (lease, stretch) = lease_and_stretch(core.config.fast_path.lease, facts.flow_timeouts);
     let settings = Settings {
         seed: 0,
         mark_mask: core.mask.bits(),
@@ -202,7 +206,7 @@ fn maps(core: &Core, facts: &SysctlFacts) -> MapPlan {
         priority: core.config.routing.priority,
         generation: 0,
         lease: nanoseconds(lease),
-        stretch: nanoseconds(stretch),
+        stretch: stretch.map(nanoseconds),
     };
     MapPlan {
         settings,

@@ -1,6 +1,7 @@
 //! Bringing flows back to an ISP that is usable again, as their policies want it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use balance_common::{Family, Flow, IspId};
@@ -13,6 +14,7 @@ use crate::config::{Acceleration, Config};
 use crate::conntrack::{ConntrackError, IspMark, Moved, Returning};
 use crate::core::plan::MapPlan;
 use crate::core::{Core, Forecast, family_name};
+use crate::datapath::Stretch;
 
 use super::resets::Teller;
 
@@ -24,6 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The work of bringing flows back.
 pub(super) struct Failbacks {
     teller: Teller,
+    stretch: Arc<Stretch>,
     /// None while all flows stay where they are.
     terms: watch::Sender<Option<Terms>>,
     work: BTreeMap<(IspId, Family), JoinHandle<()>>,
@@ -36,15 +39,24 @@ struct Terms {
     isps: BTreeMap<IspId, IspMark>,
     /// The mark of TCP connections that are to be reset, if they are.
     lost: Option<IspMark>,
-    /// For so long conntrack may see nothing of a flow that goes on.
-    unseen: Duration,
+    /// For how long conntrack may see nothing of a flow that goes on.
+    unseen: Unseen,
+}
+
+/// For how long conntrack may see nothing of a flow that goes on.
+enum Unseen {
+    /// It sees all.
+    Never,
+    /// It sees nothing of those that go fast for this time, and for as much longer as leases are now.
+    ForALease(Duration, Arc<Stretch>),
 }
 
 impl Failbacks {
     /// Whose connections are lost, that one tells.
-    pub(super) fn new(teller: Teller) -> Self {
+    pub(super) fn new(teller: Teller, stretch: Stretch) -> Self {
         Self {
             teller,
+            stretch: Arc::new(stretch),
             terms: watch::Sender::new(None),
             work: BTreeMap::new(),
             left: mpsc::unbounded_channel(),
@@ -61,7 +73,12 @@ impl Failbacks {
         let terms = || {
             let mask = core.mask().bits();
             let isps = maps.isps.keys().filter_map(|&isp| Some((isp, IspMark::new(isp, mask)?))).collect();
-            Terms { forecast: core.forecast(maps, seed), isps, lost, unseen: unseen(core.config(), maps) }
+            Terms {
+                forecast: core.forecast(maps, seed),
+                isps,
+                lost,
+                unseen: self.unseen(core.config(), maps),
+            }
         };
         self.terms.send_replace(is_wanted(core.config()).then(terms));
         let is_usable = |isp: &IspId, family: Family| {
@@ -95,6 +112,14 @@ impl Failbacks {
         }
     }
 
+    fn unseen(&self, config: &Config, maps: &MapPlan) -> Unseen {
+        if config.acceleration == Acceleration::Off {
+            Unseen::Never
+        } else {
+            Unseen::ForALease(Duration::from_nanos(maps.settings.lease), Arc::clone(&self.stretch))
+        }
+    }
+
     /// Returns when flows have left an ISP that the fast path may still send there: what it has learned of them does not hold.
     pub(super) async fn left(&mut self) -> Option<IspId> {
         self.left.1.recv().await
@@ -105,7 +130,7 @@ impl Terms {
     /// For how long a flow must have been idle to return to this ISP; none if it is to stay.
     fn idle(&self, isp: IspId, flow: &Flow) -> Option<Duration> {
         match self.forecast.isp_of(flow)? {
-            (its, Failback::Idle(time)) if its == isp => Some(time.max(self.unseen)),
+            (its, Failback::Idle(time)) if its == isp => Some(time.max(self.unseen.now())),
             (its, Failback::Now) if its == isp => Some(Duration::ZERO),
             _ => None,
         }
@@ -113,8 +138,9 @@ impl Terms {
 
     /// When to look again whether flows are idle.
     fn pause(&self) -> Duration {
+        let unseen = self.unseen.now();
         let times = self.forecast.failbacks().filter_map(|failback| match failback {
-            Failback::Idle(time) => Some(time.max(self.unseen)),
+            Failback::Idle(time) => Some(time.max(unseen)),
             Failback::Keep | Failback::Now => None,
         });
         let time = times.min().unwrap_or(LONGEST_PAUSE);
@@ -122,11 +148,13 @@ impl Terms {
     }
 }
 
-fn unseen(config: &Config, maps: &MapPlan) -> Duration {
-    if config.acceleration == Acceleration::Off {
-        Duration::ZERO
-    } else {
-        Duration::from_nanos(maps.settings.lease + maps.settings.stretch)
+impl Unseen {
+    fn now(&self) -> Duration {
+        match self {
+            Self::Never => Duration::ZERO,
+            // A map that cannot be read is that of programs that do not run.
+            Self::ForALease(lease, stretch) => *lease + stretch.now().unwrap_or_default(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::control::tallies::Tallies;
 use crate::control::{DeviceAcceleration, LocalTraffic};
 use crate::core::plan::{Plan, ProberPlan};
 use crate::core::{Attempts, Core, Effect, Fingerprint, Reading, Traffic, nft_table_name};
-use crate::datapath::{Datapath, DatapathError, Maps, Pins};
+use crate::datapath::{Datapath, DatapathError, Maps, Pins, Stretch};
 use crate::monitor::{Outcome, Prober};
 use crate::nat;
 use crate::sysctl::SysctlFacts;
@@ -63,6 +63,7 @@ impl Kernel {
     ) -> anyhow::Result<Self> {
         let (pins, flows) = (Pins::of(instance.name()), config.fast_path.flows);
         let datapath = Datapath::load(pins, config.attach, instance.clsact(), flows)?;
+        let stretch = Stretch::open(datapath.pins())?;
         let reconciler = Reconciler::new(instance, config.routing)?;
         let resets = Resets::new(config.mark_mask, config.reset);
         Ok(Self {
@@ -74,7 +75,7 @@ impl Kernel {
             datapath,
             facts: reconciler.facts(&isp_devices(config)),
             reconciler,
-            failbacks: Failbacks::new(resets.teller()),
+            failbacks: Failbacks::new(resets.teller(), stretch),
             resets,
             nft_changes: watch_nft(),
             probers: BTreeMap::new(),

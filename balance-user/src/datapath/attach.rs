@@ -8,6 +8,7 @@ use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use balance_common::fast::Dimensions;
 
 use super::clsact::Clsact;
 use super::{CgroupError, DatapathError, Maps, OBJECT, Pins, XdpLinks, cgroup, io_error, xdp};
@@ -43,11 +44,17 @@ const EGRESS_IP: Hook = Hook { program: "egress_ip", direction: TcAttachType::Eg
 pub(super) const HOOKS: [Hook; 6] =
     [LAN_INGRESS, LAN_INGRESS_IP, ISP_INGRESS, ISP_INGRESS_IP, EGRESS, EGRESS_IP];
 
-/// The sizes of the maps that have room for as many flows of each family as the config says: an entry for each direction, and
-/// as much again, since an LRU evicts before it is full.
-fn flow_map_sizes(flows: u32) -> [(&'static str, u32); 3] {
-    let entries = flows.saturating_mul(4).checked_next_power_of_two().unwrap_or(1 << 31);
-    ["FLOWS_V4", "FLOWS_V6", "SEEN"].map(|name| (name, entries))
+/// The sizes of the flow caches that have room for as many flows as the config says: an entry for each direction.
+fn flow_caches(flows: u32) -> Dimensions {
+    Dimensions::for_entries(flows.saturating_mul(2), 0)
+}
+
+/// The sizes of the maps that come from the config, by name. Of `SEEN` there is twice as much as there is to be room for, since an LRU
+/// evicts before it is full.
+fn map_sizes(flows: u32) -> [(&'static str, u32); 5] {
+    let Dimensions { rows, slots, .. } = flow_caches(flows);
+    let seen = flows.saturating_mul(4).checked_next_power_of_two().unwrap_or(1 << 31);
+    [("SEEN", seen), ("INDEX_V4", rows), ("INDEX_V6", rows), ("FLOWS_V4", slots), ("FLOWS_V6", slots)]
 }
 
 impl Attachment {
@@ -67,12 +74,14 @@ impl Datapath {
     /// `clsact` is the file that remembers which devices had no clsact qdisc before us; `flows` is the number of flows
     /// of each family that the fast path shall have room for.
     pub fn load(pins: Pins, attach: Attach, clsact: PathBuf, flows: u32) -> Result<Self, DatapathError> {
-        let sizes = flow_map_sizes(flows);
+        let (sizes, caches) = (map_sizes(flows), flow_caches(flows));
         pins.prepare(&sizes)?;
         let mut loader = EbpfLoader::new();
         for (name, entries) in sizes {
             loader.map_max_entries(name, entries);
         }
+        loader.override_global("FLOW_ROWS", &caches.rows, true);
+        loader.override_global("FLOW_SLOTS", &caches.slots, true);
         // 0 is no namespace: then those programs do nothing, and are not attached.
         let namespace = cgroup::network_namespace().unwrap_or(0);
         loader.override_global("NETNS", &namespace, true);

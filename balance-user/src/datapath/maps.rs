@@ -4,6 +4,7 @@ mod flows;
 mod lookup;
 mod ruler;
 mod rules;
+mod stretch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 
 pub use self::lookup::{FlowCache, Incoming};
 pub use self::ruler::Ruler;
+pub use self::stretch::Stretch;
 
 use self::flows::raised;
 use self::rules::RuleMaps;

@@ -14,7 +14,7 @@ pub use attach::Datapath;
 pub use cgroup::{CgroupError, cgroup2_mount, marks_local_sockets};
 pub use clsact::detach;
 pub(crate) use clsact::is_our_filter;
-pub use maps::{FlowCache, Incoming, Maps, Ruler};
+pub use maps::{FlowCache, Incoming, Maps, Ruler, Stretch};
 pub use pins::{Pins, instances};
 pub use rehearsal::{Rehearsed, rehearse};
 pub use xdp::XdpLinks;

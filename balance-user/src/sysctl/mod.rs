@@ -6,5 +6,5 @@
 mod plan;
 mod saved;
 
-pub use plan::{SysctlFacts, commands, liberal_conntrack, patient_conntrack, plan};
+pub use plan::{FlowTimeouts, SysctlFacts, commands, liberal_conntrack, patient_conntrack, plan};
 pub use saved::{Saved, SysctlError};

@@ -7,13 +7,13 @@ use crate::core::plan::Sysctl;
 /// The key that makes the machine an IPv6 router. IPv6 has no such setting per device before Linux 6.17.
 pub(super) const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 
-/// How long conntrack remembers flows that are silent, of the protocols that have no connections.
-pub(super) const FLOW_TIMEOUTS: [&str; 4] = [
-    "net/netfilter/nf_conntrack_udp_timeout",
-    "net/netfilter/nf_conntrack_udp_timeout_stream",
-    "net/netfilter/nf_conntrack_icmp_timeout",
-    "net/netfilter/nf_conntrack_icmpv6_timeout",
-];
+/// How long conntrack remembers flows of UDP that are silent.
+pub(super) const UDP_TIMEOUTS: [&str; 2] =
+    ["net/netfilter/nf_conntrack_udp_timeout", "net/netfilter/nf_conntrack_udp_timeout_stream"];
+
+/// The same for echo.
+pub(super) const ECHO_TIMEOUTS: [&str; 2] =
+    ["net/netfilter/nf_conntrack_icmp_timeout", "net/netfilter/nf_conntrack_icmpv6_timeout"];
 
 const LIBERAL_CONNTRACK: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
 
@@ -31,9 +31,18 @@ pub struct SysctlFacts {
     pub accept_ra: BTreeMap<String, u32>,
     /// The kernel has IPv6.
     pub ipv6: bool,
-    /// After how much silence conntrack forgets a flow, in seconds: the least of its times for UDP and echo. None as long as
-    /// nothing has loaded it.
-    pub flow_timeout: Option<u32>,
+    /// After how much silence conntrack forgets flows.
+    pub flow_timeouts: FlowTimeouts,
+}
+
+/// After how much silence conntrack forgets flows of protocols that have no connections, in seconds: the least of its times for
+/// each. None as long as nothing has loaded it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowTimeouts {
+    /// Of UDP.
+    pub udp: Option<u32>,
+    /// Of echo.
+    pub echo: Option<u32>,
 }
 
 /// The settings that balancing needs, in the order in which to set them. Depends on nothing that we set ourselves,
@@ -120,7 +129,7 @@ mod tests {
             rp_filter: [("eth0.5".to_owned(), rp_filter)].into(),
             accept_ra: [("eth0.5".to_owned(), accept_ra)].into(),
             ipv6,
-            flow_timeout: None,
+            flow_timeouts: FlowTimeouts::default(),
         }
     }
 

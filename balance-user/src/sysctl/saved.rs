@@ -7,7 +7,7 @@ use std::{fs, mem};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{FLOW_TIMEOUTS, FORWARD_V6, SysctlFacts, accept_ra, rp_filter};
+use super::plan::{ECHO_TIMEOUTS, FORWARD_V6, FlowTimeouts, SysctlFacts, UDP_TIMEOUTS, accept_ra, rp_filter};
 use crate::core::plan::Sysctl;
 
 const PROC_SYS: &str = "/proc/sys";
@@ -79,12 +79,13 @@ impl Saved {
         let of_each = |key: fn(&str) -> String| {
             isps.iter().filter_map(|device| Some(((*device).to_owned(), number(key(device))?))).collect()
         };
+        let least = |keys: [&str; 2]| keys.into_iter().filter_map(|key| number(key.to_owned())).min();
         SysctlFacts {
             rp_filter_all: number(rp_filter("all")).unwrap_or(0),
             rp_filter: of_each(rp_filter),
             accept_ra: of_each(accept_ra),
             ipv6: matches!(read(FORWARD_V6), Ok(Some(_))),
-            flow_timeout: FLOW_TIMEOUTS.into_iter().filter_map(|key| number(key.to_owned())).min(),
+            flow_timeouts: FlowTimeouts { udp: least(UDP_TIMEOUTS), echo: least(ECHO_TIMEOUTS) },
         }
     }
 

@@ -8,7 +8,9 @@ use balance_lab::{Lab, Stream, StreamReport, wait_until};
 use crate::support::{FAMILIES, SOON, config, fast_ways, lab, pins, with_each};
 
 /// What the pins of the flow cache and its company are replaced by, which has another shape.
-const REPLACED: [(&str, &str); 7] = [
+const REPLACED: [(&str, &str); 9] = [
+    ("INDEX_V4", "SEEN"),
+    ("INDEX_V6", "DEVICES"),
     ("FLOWS_V4", "DEVICES"),
     ("FLOWS_V6", "SEEN"),
     ("SNAPSHOTS_V4", "VERDICTS"),

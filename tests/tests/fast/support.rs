@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::{Map, MapData};
 use balance_common::fast::{Entry, Key, V4, V6};
 use balance_common::layout::path_index;
 use balance_lab::addresses::{SERVER_PORT, internet};
@@ -131,11 +131,8 @@ pub(crate) type Cache<A> = Vec<(Key<A>, Entry<A>)>;
 
 /// What is in the flow caches.
 pub(crate) fn caches(lab: &Lab) -> (Cache<V4>, Cache<V6>) {
-    lab.router().run(|| {
-        let open = |name| Map::LruHashMap(MapData::from_pin(pins().map(name)).unwrap());
-        let v4 = HashMap::<_, Key<V4>, Entry<V4>>::try_from(open("FLOWS_V4")).unwrap();
-        let v6 = HashMap::<_, Key<V6>, Entry<V6>>::try_from(open("FLOWS_V6")).unwrap();
-        (v4.iter().map(Result::unwrap).collect(), v6.iter().map(Result::unwrap).collect())
+    maps(lab, |maps| {
+        (maps.flows_v4().map(Result::unwrap).collect(), maps.flows_v6().map(Result::unwrap).collect())
     })
 }
 

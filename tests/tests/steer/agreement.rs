@@ -1,6 +1,5 @@
 //! TC and XDP forward the same packets, and in the same way.
 
-use aya::Pod;
 use balance_common::fast::{Arrival, learn};
 use balance_common::fast::{Departure, Entry, Flags, Headers, Ip, Key, Mac, Origin, Snapshot, V4, V6};
 use balance_common::packet::LinkLayer;
@@ -12,7 +11,7 @@ use crate::kernel::{MASK, SEED};
 use crate::mutated::{Random, mutated};
 
 const PACKETS: u64 = 10_000;
-const GENERATION: u32 = 3;
+const GENERATION: u16 = 3;
 const L3: usize = 14;
 /// What the programs return for a packet that they forward.
 const TC_ACT_REDIRECT: i32 = 7;
@@ -31,7 +30,7 @@ fn xdp_and_tc_agree_on_ten_thousand_random_packets() {
     let mut steering = Steering::load().unwrap();
     steering.set_settings(SEED, MASK).unwrap();
     steering.set_device(LinkLayer::Ethernet, 0).unwrap();
-    steering.set_generation(GENERATION).unwrap();
+    steering.set_generation(GENERATION.into()).unwrap();
     steering.allow_xdp().unwrap();
     let mut originals = fixtures();
     originals.retain(|fixture| fixture.link_layer == LinkLayer::Ethernet);
@@ -140,8 +139,6 @@ impl Translation {
     fn add<A>(&mut self, steering: &mut Steering, packet: &[u8])
     where
         A: Random16,
-        Key<A>: Pod,
-        Entry<A>: Pod,
     {
         let Some(headers) = Headers::<A>::parse(packet, L3, packet.len()) else { return };
         let random = &mut self.random;
@@ -172,11 +169,11 @@ impl Translation {
         let one_in = |random: &mut Random, count| random.below(count) == 0;
         steering
             .add_entry(
-                key,
-                Entry {
+                &key,
+                &Entry {
                     expires: if one_in(random, 20) { 0 } else { u64::MAX },
                     longest: headers.length - u16::from(one_in(random, 20)),
-                    generation: GENERATION - u32::from(one_in(random, 20)),
+                    generation: GENERATION - u16::from(one_in(random, 20)),
                     arrives_at: if one_in(random, 20) { Mac([1, 2, 3]) } else { mac },
                     ..learned
                 },

@@ -32,7 +32,7 @@ proptest! {
         prop_assume!(rest.iter().any(|&word| word != 0));
         let before = checksum(&[&rest[..], &old].concat());
         let after = checksum(&[&rest[..], &new].concat());
-        prop_assert_eq!(updated(before, change(sum(&old), sum(&new))), after);
+        prop_assert_eq!(updated(before, change(sum(&old), sum(&new)).into()), after);
     }
 
     #[test]
@@ -41,7 +41,7 @@ proptest! {
         let (old, new): (Vec<_>, Vec<_>) = words.iter().copied().unzip();
         let changes = words.iter().map(|&(old, new)| u64::from(change(old.into(), new.into())));
         let before = checksum(&[&rest[..], &old].concat());
-        prop_assert_eq!(updated(before, fold(changes.sum())), checksum(&[&rest[..], &new].concat()));
+        prop_assert_eq!(updated(before, fold(changes.sum()).into()), checksum(&[&rest[..], &new].concat()));
     }
 
     #[test]

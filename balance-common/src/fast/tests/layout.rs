@@ -1,4 +1,4 @@
-//! Keys are hashed and compared byte by byte, and both sides of the kernel boundary must see the same.
+//! Keys are hashed and compared by words, and both sides of the kernel boundary must see the same.
 
 use std::mem::{offset_of, size_of_val};
 
@@ -18,8 +18,11 @@ fn keys_and_entries_are_as_large_as_their_fields_and_have_no_padding() {
     fn entry<A: Copy + Default>(expected: usize) {
         let Entry {
             expires,
-            arrives_at,
+            seal,
             longest,
+            generation,
+            arrives_at,
+            vlan,
             ethernet,
             device,
             source,
@@ -27,17 +30,17 @@ fn keys_and_entries_are_as_large_as_their_fields_and_have_no_padding() {
             ports,
             mark,
             priority,
-            generation,
+            address_change,
             path,
             flags,
-            vlan,
-            address_change,
-            header_change,
         } = Entry::<A>::default();
         let fields = [
             size_of_val(&expires),
-            size_of_val(&arrives_at),
+            size_of_val(&seal),
             size_of_val(&longest),
+            size_of_val(&generation),
+            size_of_val(&arrives_at),
+            size_of_val(&vlan),
             size_of_val(&ethernet),
             size_of_val(&device),
             size_of_val(&source),
@@ -45,12 +48,9 @@ fn keys_and_entries_are_as_large_as_their_fields_and_have_no_padding() {
             size_of_val(&ports),
             size_of_val(&mark),
             size_of_val(&priority),
-            size_of_val(&generation),
+            size_of_val(&address_change),
             size_of_val(&path),
             size_of_val(&flags),
-            size_of_val(&vlan),
-            size_of_val(&address_change),
-            size_of_val(&header_change),
         ];
         assert_eq!((size_of::<Entry<A>>(), fields.iter().sum()), (expected, expected));
     }
@@ -67,6 +67,12 @@ fn what_is_written_while_an_entry_is_in_use_are_aligned_words() {
     assert_eq!(offset_of!(Entry<V6>, expires) % 8, 0);
     assert_eq!(offset_of!(Entry<V4>, longest) % 2, 0);
     assert_eq!(offset_of!(Entry<V6>, longest) % 2, 0);
+}
+
+#[test]
+fn what_changes_while_an_entry_is_in_use_is_in_its_first_two_words() {
+    assert_eq!(offset_of!(Entry<V4>, arrives_at), 16, "all from here on is sealed");
+    assert_eq!(offset_of!(Entry<V6>, arrives_at), 16);
 }
 
 fn origin() -> impl Strategy<Value = (u32, u16, L4)> {

@@ -1,5 +1,6 @@
 //! The fast path on the host: packets made field by field, with checksums computed from scratch.
 
+mod cache;
 mod checksum;
 mod headers;
 mod layout;

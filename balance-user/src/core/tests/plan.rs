@@ -2,6 +2,7 @@
 
 use super::super::plan::{Attachment, ProberPlan, Role, Rule, Selector};
 use super::*;
+use crate::sysctl::FlowTimeouts;
 
 /// The rules of a family as `ip rule` would show them.
 fn rules(plan: &Plan, family: Family) -> Vec<String> {
@@ -144,18 +145,20 @@ fn a_kernel_without_ipv6_is_asked_for_none() {
 
 #[test]
 fn conntrack_sees_flows_of_the_fast_path_well_before_it_forgets_them() {
-    let ages = |lease, flow_timeout| {
+    let ages = |lease, udp, echo| {
         let mut config = config(isps(2));
         config.fast_path.lease = Duration::from_secs(lease);
         let world = World::new(config, Network::with_isps(2));
-        let settings = world.core.plan("main", &SysctlFacts { flow_timeout, ..facts() }).maps.settings;
-        [settings.lease, settings.stretch].map(|time| Duration::from_nanos(time).as_secs())
+        let flow_timeouts = FlowTimeouts { udp, echo };
+        let settings = world.core.plan("main", &SysctlFacts { flow_timeouts, ..facts() }).maps.settings;
+        let seconds = |time| Duration::from_nanos(time).as_secs();
+        (seconds(settings.lease), settings.stretch.map(seconds))
     };
-    assert_eq!(ages(1, Some(30)), [1, 19]);
-    assert_eq!(ages(1, None), [1, 19], "that is the kernel's own");
-    assert_eq!(ages(1, Some(120)), [1, 79]);
-    assert_eq!(ages(60, Some(30)), [20, 0]);
-    assert_eq!(ages(1, Some(0)), [0, 0]);
+    assert_eq!(ages(1, Some(30), Some(30)), (1, [19; 3]));
+    assert_eq!(ages(1, None, None), (1, [19; 3]), "that is the kernel's own");
+    assert_eq!(ages(1, Some(120), Some(30)), (1, [79, 79, 19]), "each protocol has its own");
+    assert_eq!(ages(60, Some(120), Some(30)), (20, [60, 60, 0]));
+    assert_eq!(ages(1, Some(0), None), (0, [0, 0, 20]));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use balance_common::fast::{Entry, Flags, Key, V4, V6};
+use aya::Pod;
+use aya::maps::MapData;
+use balance_common::fast::{Entry, Flags, Ip, Key, Slot, V4, V6};
 use balance_common::layout::{Path, path_index};
 use balance_common::{Family, IspId, MAX_ISPS};
 use nix::time::{ClockId, clock_gettime};
@@ -15,12 +17,12 @@ impl Maps {
     /// All entries of the flow cache for IPv4, also those that are void or of flows that have ended. Entries that come or
     /// go meanwhile may be missed. An error ends it.
     pub fn flows_v4(&self) -> impl Iterator<Item = Result<(Key<V4>, Entry<V4>), DatapathError>> {
-        batch::entries(&self.flows_v4).map(|entry| entry.map_err(map_error("FLOWS_V4")))
+        entries(&self.flows_v4, "FLOWS_V4")
     }
 
     /// The same for IPv6.
     pub fn flows_v6(&self) -> impl Iterator<Item = Result<(Key<V6>, Entry<V6>), DatapathError>> {
-        batch::entries(&self.flows_v6).map(|entry| entry.map_err(map_error("FLOWS_V6")))
+        entries(&self.flows_v6, "FLOWS_V6")
     }
 
     /// How many connections of each ISP go by the fast path now; ISPs that have none are left out. Both directions of a
@@ -87,6 +89,17 @@ impl Maps {
         let paths = paths.collect::<Result<Vec<_>, DatapathError>>()?;
         Ok(Life { now: now(), lease: self.settings()?.lease, paths })
     }
+}
+
+fn entries<A: Ip + Default>(
+    map: &MapData,
+    name: &'static str,
+) -> impl Iterator<Item = Result<(Key<A>, Entry<A>), DatapathError>>
+where
+    Slot<A>: Pod,
+{
+    let slots = batch::values::<Slot<A>>(map);
+    slots.filter_map(move |slot| slot.map(|slot| slot.content()).map_err(map_error(name)).transpose())
 }
 
 /// Generations of a path after which what is in the flow cache now is void.

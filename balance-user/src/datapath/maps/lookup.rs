@@ -2,19 +2,30 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use aya::maps::{HashMap, Map, MapData};
-use balance_common::fast::{Entry, Key, L4, Origin, V4, V6};
+use aya::Pod;
+use aya::maps::{Array, Map, MapData};
+use balance_common::fast::{Dimensions, Entry, Ip, Key, L4, Origin, Row, Slot, V4, V6};
 
 use super::flows::Life;
-use super::{DatapathError, Maps, Pins, map_error};
+use super::{DatapathError, Maps, Pins, open};
 
 /// The flow cache, to look into.
 pub struct FlowCache {
-    v4: HashMap<MapData, Key<V4>, Entry<V4>>,
-    v6: HashMap<MapData, Key<V6>, Entry<V6>>,
+    v4: Flows<V4>,
+    v6: Flows<V6>,
+    seed: u64,
     life: Life,
     /// The devices by which packets may come in.
     devices: Vec<u32>,
+}
+
+/// That of a family.
+struct Flows<A>
+where
+    Slot<A>: Pod,
+{
+    index: Array<MapData, Row>,
+    slots: Array<MapData, Slot<A>>,
 }
 
 /// Packets that come in.
@@ -33,10 +44,16 @@ pub struct Incoming {
 impl FlowCache {
     /// Opens it by its pins, for packets that come in by these devices.
     pub fn open(pins: &Pins, maps: &Maps, devices: Vec<u32>) -> Result<Self, DatapathError> {
-        let open = |name| MapData::from_pin(pins.map(name)).map_err(map_error(name));
         Ok(Self {
-            v4: HashMap::try_from(Map::LruHashMap(open("FLOWS_V4")?)).map_err(map_error("FLOWS_V4"))?,
-            v6: HashMap::try_from(Map::LruHashMap(open("FLOWS_V6")?)).map_err(map_error("FLOWS_V6"))?,
+            v4: Flows {
+                index: open(pins, "INDEX_V4", Map::Array)?,
+                slots: open(pins, "FLOWS_V4", Map::Array)?,
+            },
+            v6: Flows {
+                index: open(pins, "INDEX_V6", Map::Array)?,
+                slots: open(pins, "FLOWS_V6", Map::Array)?,
+            },
+            seed: maps.settings()?.seed,
             life: maps.life()?,
             devices,
         })
@@ -54,17 +71,30 @@ impl FlowCache {
             (IpAddr::V4(source), IpAddr::V4(destination)) => origins
                 .filter_map(|origin| {
                     let (source, destination) = (v4(source), v4(destination));
-                    self.v4.get(&Key { source, destination, ports, origin }, 0).ok()
+                    self.v4.get(self.seed, &Key { source, destination, ports, origin })
                 })
                 .any(|entry| self.life.has(&entry)),
             (IpAddr::V6(source), IpAddr::V6(destination)) => origins
                 .filter_map(|origin| {
                     let (source, destination) = (v6(source), v6(destination));
-                    self.v6.get(&Key { source, destination, ports, origin }, 0).ok()
+                    self.v6.get(self.seed, &Key { source, destination, ports, origin })
                 })
                 .any(|entry| self.life.has(&entry)),
             _ => false,
         }
+    }
+}
+
+impl<A: Ip> Flows<A>
+where
+    Slot<A>: Pod,
+{
+    fn get(&self, seed: u64, key: &Key<A>) -> Option<Entry<A>> {
+        let dimensions = Dimensions { rows: self.index.len(), slots: self.slots.len(), seed };
+        let place = dimensions.place(key);
+        let row = self.index.get(&place.row, 0).ok()?;
+        let mut contents = row.slots(place).filter_map(|slot| self.slots.get(&slot, 0).ok()?.content());
+        contents.find_map(|(its, entry)| (its == *key).then_some(entry))
     }
 }
 
