@@ -32,7 +32,7 @@ impl Confirmations {
     pub const fn is_due(&mut self, now: u64, expired: u64, longest: u64) -> bool {
         self.enter(now >> WINDOW_SHIFT);
         let overdue = now - expired;
-        let must = overdue >= longest;
+        let must = overdue >= longest || overdue >= MOST;
         if !must && overdue < self.stretch {
             return false;
         }
@@ -115,6 +115,14 @@ mod tests {
     fn few_flows_are_confirmed_with_their_first_packet_after_the_lease() {
         let outcome = run(&mut Confirmations::default(), 7 * SECOND, 2_000, SECOND / 10, 9);
         assert!(outcome.longest <= LEASE + SECOND / 10 && outcome.confirmed > 5_000, "{outcome:?}");
+    }
+
+    #[test]
+    fn however_long_conntrack_remembers_no_lease_is_longer_than_the_most() {
+        let (now, mut confirmations) = (500 * SECOND, Confirmations::default());
+        let mut is_due = |overdue| confirmations.is_due(now, now - overdue, 400 * SECOND);
+        assert!((0..LIMIT).all(|_| is_due(MOST - 1)) && !is_due(MOST - 1), "of this window no more");
+        assert!(is_due(MOST));
     }
 
     #[test]
